@@ -1,0 +1,84 @@
+"""What every test can lean on: real programs or an honest skip, and hypothesis profiles.
+
+A program that is missing skips the test with a reason and a way to get it; with ``CI=true`` it
+fails instead, so that a green run there has left nothing out.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import settings
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+TEST_DEPS_HINT = "make test-deps"
+LEFT_OUT = pytest.StashKey[dict[str, str]]()
+
+# No deadline: the machine is shared, and a slow example is no fault of the code.
+settings.register_profile("local", deadline=None, max_examples=30)
+settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if IN_CI else "local"))
+
+
+class Require(Protocol):
+    """Find a program, or leave the test out and say how to get it."""
+
+    def __call__(self, program: str, hint: str, *, or_called: tuple[str, ...] = ()) -> Path: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LEFT_OUT] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by folder, so that no integration test escapes ``-m "not integration"``."""
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    left_out = terminalreporter.config.stash[LEFT_OUT]
+    for program, hint in sorted(left_out.items()):
+        terminalreporter.write_line(
+            f"left out here: tests that need {program} (get it with: {hint})"
+        )
+
+
+@pytest.fixture(scope="session")
+def require(pytestconfig: pytest.Config) -> Require:
+    """Return a finder of programs: ``require("prometheus", "make test-deps") -> Path``."""
+
+    def find(program: str, hint: str, *, or_called: tuple[str, ...] = ()) -> Path:
+        for name in (program, *or_called):
+            if found := shutil.which(name):
+                return Path(found)
+        pytestconfig.stash[LEFT_OUT][program] = hint
+        reason = f"{program} is not on PATH; get it with: {hint}"
+        if IN_CI:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def prometheus_binary(require: Require) -> Path:
+    """Return the Prometheus server."""
+    return require("prometheus", TEST_DEPS_HINT)
+
+
+@pytest.fixture(scope="session")
+def promtool_binary(require: Require) -> Path:
+    """Return promtool, which comes with the Prometheus package."""
+    return require("promtool", TEST_DEPS_HINT)
+
+
+@pytest.fixture(scope="session")
+def chromium_binary(require: Require) -> Path:
+    """Return a headless-capable browser."""
+    browsers = ("chromium-browser", "google-chrome", "google-chrome-stable")
+    return require("chromium", TEST_DEPS_HINT, or_called=browsers)
