@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+DATA = Path(__file__).parent / "data"
 TEST_DEPS_HINT = "make test-deps"
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
@@ -27,6 +28,18 @@ class Require(Protocol):
     """Find a program, or leave the test out and say how to get it."""
 
     def __call__(self, program: str, hint: str, *, or_called: tuple[str, ...] = ()) -> Path: ...
+
+
+class MatchesGolden(Protocol):
+    """Compare a text with tests/data/<name>."""
+
+    def __call__(self, name: str, text: str) -> None: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-golden", action="store_true", help="write tests/data anew instead of comparing"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,3 +95,17 @@ def chromium_binary(require: Require) -> Path:
     """Return a headless-capable browser."""
     browsers = ("chromium-browser", "google-chrome", "google-chrome-stable")
     return require("chromium", TEST_DEPS_HINT, or_called=browsers)
+
+
+@pytest.fixture
+def matches_golden(pytestconfig: pytest.Config) -> MatchesGolden:
+    """Return a check that a text is what tests/data holds; ``make golden`` writes it anew."""
+
+    def compare(name: str, text: str) -> None:
+        expected = DATA / name
+        if pytestconfig.getoption("--write-golden"):
+            expected.parent.mkdir(parents=True, exist_ok=True)
+            expected.write_text(text, encoding="utf-8")
+        assert text == expected.read_text(encoding="utf-8"), f"{name} differs: see `make golden`"
+
+    return compare
