@@ -1,0 +1,1 @@
+"""pd-planner: SLA-driven autoscaling of disaggregated prefill and decode pools."""

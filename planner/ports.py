@@ -1,0 +1,72 @@
+"""What the loop needs of the outside world, as protocols; every adapter is held to one of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from planner.errors import ClusterError, MetricsError
+from planner.model import Fleet, Patch, Sample, Service, ServiceKey
+from planner.record import TickRecord
+
+
+class Metrics(Protocol):
+    """Cumulative metrics of many services, read in few batched queries."""
+
+    def read(
+        self, services: Sequence[Service], now_s: float
+    ) -> Mapping[ServiceKey, Sample | MetricsError]:
+        """Return what is known at `now_s` [s, Unix], one entry a service; never raises."""
+        ...
+
+    def history(
+        self, service: Service, start_s: float, end_s: float, step_s: float
+    ) -> Sequence[Sample | MetricsError]:
+        """Return what `read` would have said at start, start + step, … ≤ end [s, Unix]."""
+        ...
+
+
+class Cluster(Protocol):
+    """Scale targets and their pods."""
+
+    def fleets(
+        self, services: Sequence[Service], now_s: float
+    ) -> Mapping[ServiceKey, Fleet | ClusterError]:
+        """Return the pools as they are at `now_s` [s, Unix], one entry a service; never raises."""
+        ...
+
+    def apply(self, service: Service, patch: Patch, now_s: float) -> None:
+        """Write the replicas of a patch.
+
+        Raises
+        ------
+        ClusterError
+            If the write was refused or the cluster could not be reached; nothing is half-done.
+        """
+        ...
+
+
+class Probe(Protocol):
+    """Fresh gauges straight from pods or a gateway, for the check between intervals."""
+
+    def read(self, service: Service, now_s: float) -> Sample | MetricsError:
+        """Return a sample not older than a few seconds; never raises."""
+        ...
+
+
+class Clock(Protocol):
+    """The only source of time."""
+
+    def now_s(self) -> float:
+        """Return the time [s, Unix]."""
+        ...
+
+    def wait_until(self, at_s: float) -> bool:
+        """Wait until `at_s` [s, Unix]; return False if asked to stop before."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Where finished ticks go: log, record file, metrics, page."""
+
+    def record(self, tick: TickRecord) -> None:
+        """Take one tick; never raises."""
+        ...
