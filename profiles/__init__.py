@@ -5,7 +5,7 @@ needs no profile does not pay for pydantic, numpy and scipy.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiles.errors import Fault, ProfileError
 
@@ -77,20 +77,22 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import the module a public name lives in, on first use.
+if not TYPE_CHECKING:  # a type checker takes any name of a module with `__getattr__`
 
-    Raises
-    ------
-    AttributeError
-        If the package has no such name.
-    """
-    for module, names in _HOME.items():
-        if name in names:
-            value = getattr(import_module(f"profiles.{module}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'profiles' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """Import the module a public name lives in, on first use.
+
+        Raises
+        ------
+        AttributeError
+            If the package has no such name.
+        """
+        for module, names in _HOME.items():
+            if name in names:
+                value = getattr(import_module(f"profiles.{module}"), name)
+                globals()[name] = value
+                return value
+        raise AttributeError(f"module 'profiles' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -90,9 +90,10 @@ def _decode_points(columns: list[FloatArray], capacity: int) -> list[dict[str, f
     kv_usage, context_tokens, itl_ms = columns
     with np.errstate(all="ignore"):  # the schema names a point that is 0, negative or NaN
         concurrency = kv_usage * capacity / context_tokens
-    # Whole batches come back within rounding: 263 sequences as 263.00000000000006.
-    nearest = np.rint(concurrency)
-    concurrency = np.where(np.abs(concurrency - nearest) < 1e-6 * nearest, nearest, concurrency)
+        # Whole batches come back within rounding: 263 sequences as 263.00000000000006.
+        nearest = np.rint(concurrency)
+        is_whole = np.abs(concurrency - nearest) < 1e-6 * nearest
+    concurrency = np.where(is_whole, nearest, concurrency)
     rows = np.column_stack((concurrency, context_tokens, itl_ms / MS_PER_S)).tolist()
     return [dict(zip(("concurrency", "context_tokens", "itl_s"), row, strict=True)) for row in rows]
 
@@ -119,8 +120,10 @@ def _gpus(replica_tps: FloatArray, per_gpu_tps: object) -> int | None:
         return None
     with np.errstate(all="ignore"):
         ratio = float(np.median(replica_tps / per_gpu)) if per_gpu.size else 0.0
+    if not 0.9 <= ratio < np.inf:
+        return None
     # Measured decode throughput counts the ramp, so it is a few per cent below n / ITL.
-    return round(ratio) if ratio >= 0.9 and abs(ratio - round(ratio)) < 0.1 * ratio else None
+    return round(ratio) if abs(ratio - round(ratio)) < 0.1 * ratio else None
 
 
 def _columns(raw: RawArrays, keys: tuple[str, ...], source: str) -> list[FloatArray]:
@@ -157,12 +160,12 @@ def _read_role(folder: Path, files: _RoleFiles) -> RawArrays | None:
     npz, text = folder / files.npz, folder / files.json
     try:
         if npz.is_file():
-            with np.load(npz, allow_pickle=False) as archive:
+            with npz.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
         return parse_arrays(text.read_text("utf-8"), str(text)) if text.is_file() else None
     except ProfileError:
         raise
-    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         place, what = (npz, "npz archive") if npz.is_file() else (text, "JSON file")
         fault = Fault("", str(error), f"an {what} of numbers", "export the profile again")
         raise ProfileError(fault.line(str(place))) from error

@@ -82,9 +82,12 @@ def anchor_context(
 ) -> float | None:
     """Return the one context [tokens] an L-shaped set varies concurrency at, else None."""
     rows = rows_by_context(points)
-    full = [context for context, row in rows.items() if _is_full(context, row, kv_capacity_tokens)]
-    is_grid = len(full) == len(rows) and len(rows) >= AXIS_POINTS_MIN
-    return full[0] if len(full) == 1 and not is_grid else None
+    if len(rows) >= AXIS_POINTS_MIN and all(
+        _is_full(context, row, kv_capacity_tokens) for context, row in rows.items()
+    ):
+        return None
+    varied = [context for context, row in rows.items() if len(row) >= AXIS_POINTS_MIN]
+    return varied[0] if len(varied) == 1 else None
 
 
 def _is_full(context: float, row: Sequence[DecodePoint], kv_capacity_tokens: int | None) -> bool:

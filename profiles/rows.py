@@ -58,7 +58,11 @@ def decode_rows(profile: Profile) -> tuple[DecodeRow, ...]:
     """Return the rows of a decode surface, contexts ascending: at least two."""
     rows = [_row(*item) for item in rows_by_context(profile.decode).items()]
     anchor = anchor_context(profile.decode, profile.kv_capacity_tokens)
-    return tuple(rows) if anchor is None else _roofline_rows(profile, rows, anchor)
+    capacity, read = profile.kv_capacity_tokens, profile.kv_read_bytes_per_s
+    # The schema refuses an L without its roofline.
+    if anchor is None or capacity is None or read is None or profile.kv_bytes_per_token is None:
+        return tuple(rows)
+    return _roofline_rows(rows, anchor, float(capacity), profile.kv_bytes_per_token / read)
 
 
 def _row(context_tokens: float, points: Sequence[DecodePoint]) -> DecodeRow:
@@ -69,17 +73,13 @@ def _row(context_tokens: float, points: Sequence[DecodePoint]) -> DecodeRow:
 
 
 def _roofline_rows(
-    profile: Profile, rows: Sequence[DecodeRow], anchor_tokens: float
+    rows: Sequence[DecodeRow], anchor_tokens: float, capacity_tokens: float, s_per_token: float
 ) -> tuple[DecodeRow, ...]:
     """Return measured rows of an L completed over concurrency, and one at a full KV cache."""
-    capacity, read = profile.kv_capacity_tokens, profile.kv_read_bytes_per_s
-    if capacity is None or read is None or profile.kv_bytes_per_token is None:
-        return tuple(rows)  # the schema refuses an L without its roofline
-    s_per_token = profile.kv_bytes_per_token / read
     anchor = next(row for row in rows if row.context_tokens == anchor_tokens)
     derived = [_derived(anchor, row, s_per_token) for row in rows]
-    if derived[-1].context_tokens < capacity:
-        derived.append(_beside(anchor, float(capacity), anchor.concurrency, s_per_token))
+    if derived[-1].context_tokens < capacity_tokens:
+        derived.append(_beside(anchor, capacity_tokens, anchor.concurrency, s_per_token))
     return tuple(derived)
 
 

@@ -31,7 +31,7 @@ DOCUMENT = {
 }
 
 
-def text(edit=lambda document: None):
+def text(edit=dict):
     document = copy.deepcopy(DOCUMENT)
     edit(document)
     return json.dumps(document)

@@ -110,7 +110,8 @@ def test_the_running_maximum_remembers_the_bump():
 
 
 def test_the_curve_stays_flat_past_the_edge_of_the_profile():
-    assert bumpy().curve(3000)[13:] == pytest.approx(bumpy().itl_s(40, 3000))
+    # Halfway between rows that end at 40,000 KV tokens the edge is at 13⅓ sequences.
+    assert bumpy().curve(3000)[14:] == pytest.approx(np.full(27, bumpy().itl_s(40 / 3, 3000)))
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,15 @@ def test_one_context_takes_the_other_direction_from_the_roofline():
     assert surface.context_max_tokens == 451_660
 
 
-def test_an_l_with_two_arms_passes_through_both():
+@pytest.mark.parametrize("capacity", [100_000, 8000], ids=["roomy", "one sequence"])
+def test_an_l_with_two_arms_passes_through_both(capacity):
     roofline = {"kv_bytes_per_token": 100_000, "kv_read_bytes_per_s": 1e12}
     rows = {500: {1: 0.010, 8: 0.012, 32: 0.020}, 2000: {1: 0.011}, 8000: {1: 0.013}}
     surface = decode_surface(
-        profile(decode=decode_points(rows), kv_capacity_tokens=100_000, **roofline)
+        profile(decode=decode_points(rows), kv_capacity_tokens=capacity, **roofline)
     )
     assert surface.estimated
+    assert surface.context_max_tokens == capacity
     assert surface.itl_s([1, 32, 1, 1], [500, 500, 2000, 8000]) == pytest.approx([
         0.010,
         0.020,
