@@ -136,15 +136,18 @@ class DecodeSurface:
         low = np.searchsorted(self.contexts_tokens[1:-1], context, side="right")
         left = self.contexts_tokens[low]
         weight = (context - left) / (self.contexts_tokens[low + 1] - left)
-        return np.asarray(self._between(n, low, weight))
+        return self._between(n, low, np.asarray(weight))
 
     def _between(self, n: FloatArray, low: NDArray[np.intp], weight: FloatArray) -> FloatArray:
-        below, above = np.empty_like(n), np.empty_like(n)
+        """Return ITL [s] of the points between each row `low` and its successor."""
+        itl_s = np.empty_like(n)
         for index in set(low.ravel().tolist()):
             here = low == index
-            below[here] = self.rows[index].at(n[here])
-            above[here] = self.rows[index + 1].at(n[here])
-        return np.asarray(np.minimum(below + weight * (above - below), self.itl_max_s[low]))
+            batch = n[here]
+            below, above = self.rows[index].at(batch), self.rows[index + 1].at(batch)
+            mixed = below + weight[here] * (above - below)
+            itl_s[here] = np.minimum(mixed, self.itl_max_s[index])
+        return itl_s
 
     def itl_running_max_s(self, concurrency: ArrayLike, context_tokens: ArrayLike) -> FloatArray:
         """Return the largest ITL [s] up to each concurrency, broadcast.
