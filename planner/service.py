@@ -1,0 +1,202 @@
+"""From a PDAutoscaler to the loop's Service: profiles loaded, defaults filled in. Reads files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from planner.contradictions import Floor, footprint_faults
+from planner.errors import ProfileError, SpecError
+from planner.model import (
+    Behavior,
+    Fallback,
+    Limits,
+    Pool,
+    Role,
+    Service,
+    ServiceKey,
+    Sla,
+    Target,
+    Transfer,
+)
+from planner.spec import FallbackSpec, LimitsSpec, PDAutoscaler, PoolSpec, SlaSpec
+from planner.specfile import load_documents
+from profiles import Profile, decode_surface, prefill_surface, read_profile
+
+STARTUP_S: Final = 60.0
+"""Where neither spec nor profile says how long a replica takes to start [s]."""
+
+
+DEFAULT_TRANSFER: Final = Transfer()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedService:
+    """A service with what it was made from; `profiles` are by pool name."""
+
+    spec: PDAutoscaler
+    service: Service
+    profiles: Mapping[str, Profile]
+    source: str
+
+
+def load_services(
+    paths: Sequence[Path], transfer: Transfer = DEFAULT_TRANSFER
+) -> list[LoadedService]:
+    """Return the services of all PDAutoscaler files.
+
+    Raises
+    ------
+    SpecError
+        If anything is wrong with a file or a profile it names: one line a fault.
+    """
+    loaded: list[LoadedService] = []
+    faults: list[str] = []
+    for document in load_documents(paths):
+        try:
+            profiles = load_profiles(document.spec, document.folder)
+            service = build_service(document.spec, profiles, transfer)
+        except SpecError as error:
+            faults.extend(f"{document.source}: {line}" for line in str(error).splitlines())
+        else:
+            loaded.append(LoadedService(document.spec, service, profiles, document.source))
+    if faults:
+        raise SpecError("\n".join(faults))
+    return loaded
+
+
+def to_service(
+    spec: PDAutoscaler, base_dir: Path, transfer: Transfer = DEFAULT_TRANSFER
+) -> Service:
+    """Return the service; profile files are relative to `base_dir`. SpecError as below."""
+    return build_service(spec, load_profiles(spec, base_dir), transfer)
+
+
+def load_profiles(spec: PDAutoscaler, base_dir: Path) -> dict[str, Profile]:
+    """Return the profiles by pool name.
+
+    Raises
+    ------
+    SpecError
+        If one can't be read: one line a fault.
+    """
+    found: dict[str, Profile] = {}
+    faults: list[str] = []
+    for index, pool in enumerate(spec.spec.pools):
+        where = f"spec.pools[{index}].profile"
+        if pool.profile.file is None:
+            faults.append(
+                f"{where}.configMap: {pool.profile.config_map!r} is in a cluster and this command "
+                "reads files only: write file: and the path of the profile"
+            )
+            continue
+        try:
+            found[pool.name] = read_profile(base_dir / pool.profile.file)
+        except ProfileError as error:
+            faults.extend(f"{where}.file: {line}" for line in str(error).splitlines())
+    if faults:
+        raise SpecError("\n".join(faults))
+    return found
+
+
+def build_service(
+    spec: PDAutoscaler, profiles: Mapping[str, Profile], transfer: Transfer
+) -> Service:
+    """Return the service from its spec and the profiles by pool name.
+
+    SpecError if a profile lacks the role of its pool, or the floors exceed a limit with the
+    replica sizes that the profiles tell.
+    """
+    asked = spec.spec
+    defaults = asked.behavior.over(Behavior())
+    pools = tuple(
+        _pool(pool, f"spec.pools[{index}]", profiles[pool.name], defaults)
+        for index, pool in enumerate(asked.pools)
+    )
+    limits = _limits(asked.limits)
+    _check_floors(pools, limits)
+    return Service(
+        key=ServiceKey(spec.metadata.namespace, spec.metadata.name),
+        sla=_sla(asked.sla),
+        pools=pools,
+        mode=asked.mode,
+        interval_s=asked.interval_s,
+        source=asked.metrics.source,
+        selector=dict(asked.metrics.selector),
+        limits=limits,
+        fallback=None if asked.fallback is None else _fallback(asked.fallback, pools),
+        predictor=asked.forecast.predictor,
+        forecast_quantile=asked.forecast.quantile,
+        transfer=transfer,
+    )
+
+
+def _pool(pool: PoolSpec, where: str, profile: Profile, defaults: Behavior) -> Pool:
+    role = Role(pool.role.lower())
+    ref = pool.scale_target_ref
+    try:
+        prefill = prefill_surface(profile) if role is Role.PREFILL else None
+        decode = decode_surface(profile) if role is Role.DECODE else None
+    except ProfileError as error:
+        raise SpecError(f"{where}.profile: {pool.profile.file}: {error}") from error
+    return Pool(
+        name=pool.name,
+        role=role,
+        target=Target(ref.api_version, ref.kind, ref.name, ref.task),
+        prefill=prefill,
+        decode=decode,
+        min_replicas=pool.min_replicas,
+        max_replicas=pool.max_replicas,
+        pods_per_replica=pool.pods_per_replica,
+        gpus_per_replica=pool.gpus_per_replica or profile.provenance.gpus_per_replica or 1,
+        gpu_type=pool.gpu_type,
+        gpu_hour_price=pool.gpu_hour_price,
+        startup_s=pool.startup_s or profile.startup_s or STARTUP_S,
+        kv_bytes_per_token=profile.kv_bytes_per_token,
+        behavior=pool.behavior.over(defaults),
+        selector=dict(pool.metrics.selector),
+    )
+
+
+def _sla(sla: SlaSpec) -> Sla:
+    return Sla(
+        ttft_s=sla.ttft_s,
+        itl_s=sla.itl_s,
+        attainment_ratio=sla.attainment_ratio,
+        statistic=sla.statistic,
+        max_input_tokens=sla.scope.max_input_tokens,
+    )
+
+
+def _limits(limits: LimitsSpec) -> Limits:
+    ratio = limits.prefill_decode_ratio
+    return Limits(dict(limits.gpus), limits.cost_per_hour, ratio.min, ratio.max)
+
+
+def _fallback(fallback: FallbackSpec, pools: Sequence[Pool]) -> Fallback:
+    """Return the fallback by pool: floors first, then each pool of the role up to its ceiling."""
+    replicas = {pool.name: pool.min_replicas for pool in pools}
+    for role, total in ((Role.PREFILL, fallback.prefill), (Role.DECODE, fallback.decode)):
+        own = [pool for pool in pools if pool.role is role]
+        left = total - sum(pool.min_replicas for pool in own)
+        for pool in own:
+            more = max(0, min(left, pool.max_replicas - pool.min_replicas))
+            replicas[pool.name] += more
+            left -= more
+    return Fallback(fallback.after_s, replicas)
+
+
+def floors_of(pools: Sequence[Pool]) -> list[Floor]:
+    """Return what the floor of each pool needs."""
+    return [
+        Floor(p.name, p.min_replicas, p.gpus_per_replica, p.gpu_type, p.gpu_hour_price)
+        for p in pools
+    ]
+
+
+def _check_floors(pools: Sequence[Pool], limits: Limits) -> None:
+    faults = footprint_faults(floors_of(pools), limits.gpus, limits.cost_per_hour)
+    if faults:
+        raise SpecError(
+            "\n".join(f"spec.{'.'.join(map(str, f.where))}: {f.message}" for f in faults)
+        )
