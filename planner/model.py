@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from profiles import DecodeSurface, PrefillSurface
 
-EMPTY: Mapping[str, float] = MappingProxyType({})
+# A correction beyond this says that the profile is of something else.
+FACTOR_RANGE = (0.5, 2.0)
 
 
 class Role(StrEnum):
@@ -259,9 +259,7 @@ class Histogram:
             or any(a < b for a, b in zip(self.cumulative, earlier.cumulative, strict=True))
         ):
             return self
-        counts = tuple(
-            a - b for a, b in zip(self.cumulative, earlier.cumulative, strict=True)
-        )
+        counts = tuple(a - b for a, b in zip(self.cumulative, earlier.cumulative, strict=True))
         return Histogram(self.upper_bounds, counts, max(self.sum - earlier.sum, 0.0))
 
     def plus(self, other: Histogram) -> Histogram:
@@ -276,6 +274,11 @@ class Histogram:
     def mean(self) -> float | None:
         """Mean of the entries, None without any."""
         return self.sum / self.count if self.count > 0 else None
+
+    def times(self, factor: float) -> Histogram:
+        """Return the same shape with `factor` times the entries."""
+        counts = tuple(c * factor for c in self.cumulative)
+        return Histogram(self.upper_bounds, counts, self.sum * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +392,20 @@ class LengthMix:
         """Mean context of a sequence in flight [tokens], length-biased (sizing §3)."""
         return self.isl_mean_tokens + 0.5 * self.osl_mean_tokens * (1.0 + self.osl_cv2)
 
+    @property
+    def context_sd_tokens(self) -> float:
+        """Standard deviation of that context [tokens].
+
+        Prompt and progress are taken as independent; progress of an output of one length is
+        uniform, variance OSL² / 12, and outputs in flight are length-biased.
+        """
+        mean = self.isl_mean_tokens
+        prompts = sum(
+            w * (t - mean) ** 2 for t, w in zip(self.isl_tokens, self.isl_weights, strict=True)
+        )
+        progress = (self.osl_mean_tokens * (1.0 + self.osl_cv2)) ** 2 / 12.0
+        return math.sqrt(prompts + progress)
+
 
 @dataclass(frozen=True, slots=True)
 class Attainment:
@@ -429,15 +446,34 @@ class PoolObservation:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the sample says about one interval ending at `at_s`, validated and finite."""
+    """What the sample says about one interval ending at `at_s`, validated and finite.
+
+    Attributes
+    ----------
+    span_s
+        Time between the scrapes that were differenced [s].
+    arrivals_rps, finished
+        Requests/s demanded (queued ones included), and requests finished.
+    uncached_ratio
+        Share of prompt tokens that had to be computed.
+    prompts, outputs
+        Lengths [tokens] of what finished, None if unknown.
+    ttft, itl
+        Share of requests on target, as an interval: buckets rarely end at the target.
+    handover_s
+        Mean time from the end of prefill to the first token at the client [s].
+    arrival_bins
+        (width [s], requests) of the scrape intervals inside, oldest first.
+    """
 
     at_s: float
     span_s: float
     arrivals_rps: float
     finished: float
     uncached_ratio: float
-    lengths: LengthMix | None
     pools: Mapping[str, PoolObservation]
+    prompts: Histogram | None = None
+    outputs: Histogram | None = None
     ttft_mean_s: float | None = None
     itl_mean_s: float | None = None
     ttft: Attainment | None = None
@@ -448,18 +484,31 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Factors:
-    """Observed over profiled latency by pool name; 1 is a perfect profile.
+class Factor:
+    """How much slower a pool is than its profile; 1 is a perfect profile.
 
-    `decode_slope` is the extra relative error a fully used batch shows over an empty one.
+    `slope` is the further error at full batch: the factor is ``level + slope · fill``, where
+    fill is the profiled latency over its target (0 for prefill). Kept within `FACTOR_RANGE`.
     """
 
-    ratio: Mapping[str, float] = field(default_factory=dict)
-    frozen: bool = False
+    level: float = 1.0
+    slope: float = 0.0
 
-    def of(self, pool: str) -> float:
+    def at(self, fill: float) -> float:
+        """Return the factor at one fill of the batch."""
+        return min(max(self.level + self.slope * fill, FACTOR_RANGE[0]), FACTOR_RANGE[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Correction factors by pool name, and the pools whose correction is frozen now."""
+
+    pools: Mapping[str, Factor] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+
+    def of(self, pool: str) -> Factor:
         """Return the factor of a pool, 1 until something was seen."""
-        return self.ratio.get(pool, 1.0)
+        return self.pools.get(pool, Factor())
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,7 +550,7 @@ class Load:
     dispersion: tuple[float, ...]
     backlog_tokens: float = 0.0
     spread: Mapping[str, float] = field(default_factory=dict)
-    handover_s: float = 0.0
+    handover_s: float | None = None
 
 
 # ── what it needs and what is done ───────────────────────────────────────────────────────────────

@@ -1,0 +1,253 @@
+"""Step 5, constrain: from what is needed to what is asked for. Pure.
+
+HPA's `behavior` first, then what may never be broken, in this order of right: room and ceilings,
+floors, GPU and cost budgets, the prefill-to-decode ratio. Every cap leaves a Reason.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from planner.decision.behavior import Recommendation, ScaleEvent, apply_behavior
+from planner.model import Plan, Pool, Reason, Role, Service
+
+# Longest stabilisation window and policy period that HPA knows [s].
+MEMORY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConstrainMemory:
+    """Recent recommendations and changes by pool name, and the replicas last seen."""
+
+    recommendations: Mapping[str, tuple[Recommendation, ...]] = field(default_factory=dict)
+    events: Mapping[str, tuple[ScaleEvent, ...]] = field(default_factory=dict)
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    at_s: float | None = None
+
+
+def note_fleet(
+    memory: ConstrainMemory, current: Mapping[str, int], now_s: float
+) -> ConstrainMemory:
+    """Return the memory with the changes that happened since the last tick.
+
+    What really changed is noted, not what was ordered: a refused patch is no event, somebody
+    else's change is one.
+    """
+    events: dict[str, tuple[ScaleEvent, ...]] = {}
+    for name, replicas in current.items():
+        kept = tuple(e for e in memory.events.get(name, ()) if e.at_s > now_s - MEMORY_S)
+        before = memory.replicas.get(name, replicas)
+        if replicas != before:
+            since_s = now_s if memory.at_s is None else memory.at_s
+            kept = (*kept, ScaleEvent(since_s, replicas - before))
+        events[name] = kept
+    return ConstrainMemory(memory.recommendations, events, dict(current), now_s)
+
+
+def constrain(
+    service: Service,
+    memory: ConstrainMemory,
+    plan: Plan,
+    current: Mapping[str, int],
+    room: Mapping[str, int],
+    now_s: float,
+) -> tuple[ConstrainMemory, Mapping[str, int], tuple[Reason, ...]]:
+    """Return what to remember, the desired replicas by pool name, and the reasons for each cap.
+
+    Parameters
+    ----------
+    service
+        Behaviour, floors, ceilings, limits.
+    memory
+        As `note_fleet` left it this tick.
+    plan
+        What the load needs.
+    current
+        Replicas asked of each target now.
+    room
+        Replicas by pool name that the cluster can hold; absent: any number.
+    now_s
+        Time of the decision [s, Unix].
+    """
+    memory = _remember(memory, plan, now_s)
+    desired: dict[str, int] = {}
+    reasons: list[Reason] = []
+    for pool in service.pools:
+        outcome = apply_behavior(
+            pool.name,
+            current[pool.name],
+            memory.recommendations[pool.name],
+            memory.events.get(pool.name, ()),
+            pool.behavior,
+            now_s,
+        )
+        reasons += outcome.reasons
+        desired[pool.name] = _within_bounds(pool, outcome.replicas, current, room, reasons)
+    _keep_ratio(service, desired, current, room, reasons)
+    _keep_budgets(service, desired, current, plan, reasons)
+    return memory, desired, tuple(reasons)
+
+
+def _remember(memory: ConstrainMemory, plan: Plan, now_s: float) -> ConstrainMemory:
+    """Return the memory with this tick's recommendation."""
+    recommendations = {
+        name: (
+            *(r for r in memory.recommendations.get(name, ()) if r.at_s > now_s - MEMORY_S),
+            Recommendation(now_s, pool.up, pool.keep),
+        )
+        for name, pool in plan.pools.items()
+    }
+    return ConstrainMemory(recommendations, memory.events, memory.replicas, memory.at_s)
+
+
+def _within_bounds(
+    pool: Pool,
+    replicas: int,
+    current: Mapping[str, int],
+    room: Mapping[str, int],
+    reasons: list[Reason],
+) -> int:
+    """Return replicas within floor, ceiling and room; what runs already is never out of room."""
+    ceiling, code = pool.max_replicas, "TooManyReplicas"
+    fits = max(room.get(pool.name, ceiling), min(current[pool.name], ceiling))
+    if fits < ceiling:
+        ceiling, code = fits, "CapacityShortage"
+    if replicas > ceiling:
+        message = f"pool {pool.name} is capped at {ceiling} of {replicas} replicas"
+        reasons.append(Reason(code, message, pool.name, {"wanted": replicas, "capped": ceiling}))
+    elif replicas < pool.min_replicas:
+        message = f"pool {pool.name} is kept at its floor of {pool.min_replicas}"
+        values = {"wanted": replicas, "floor": pool.min_replicas}
+        reasons.append(Reason("TooFewReplicas", message, pool.name, values))
+    return max(min(replicas, ceiling), pool.min_replicas)
+
+
+def _keep_ratio(
+    service: Service,
+    desired: dict[str, int],
+    current: Mapping[str, int],
+    room: Mapping[str, int],
+    reasons: list[Reason],
+) -> None:
+    """Bring prefill ÷ decode replicas within the bounds: first by not adding, then by adding."""
+    limits = service.limits
+    if limits.ratio_min is None and limits.ratio_max is None:
+        return
+    prefill, decode = service.pools_of(Role.PREFILL), service.pools_of(Role.DECODE)
+
+    def total(pools: tuple[Pool, ...]) -> int:
+        return sum(desired[p.name] for p in pools)
+
+    if limits.ratio_max is not None and total(prefill) > limits.ratio_max * total(decode):
+        many, few, bound = prefill, decode, limits.ratio_max
+        allowed = math.floor(bound * total(decode) + 1e-9)
+        needed = math.ceil(total(prefill) / bound - 1e-9)
+    elif limits.ratio_min is not None and total(prefill) < limits.ratio_min * total(decode):
+        many, few, bound = decode, prefill, limits.ratio_min
+        allowed = math.floor(total(prefill) / bound + 1e-9) if bound > 0.0 else total(decode)
+        needed = math.ceil(bound * total(decode) - 1e-9)
+    else:
+        return
+    before = dict(desired)
+    _cut(desired, many, total(many) - allowed, lambda p: max(current[p.name], p.min_replicas))
+    if total(many) > allowed:
+        for pool in few:
+            most = min(pool.max_replicas, max(room.get(pool.name, pool.max_replicas),
+                                              current[pool.name]))  # fmt: skip
+            add = min(needed - total(few), most - desired[pool.name])
+            desired[pool.name] += max(add, 0)
+    message = (
+        f"prefill to decode replicas would be {sum(before[p.name] for p in prefill)}:"
+        f"{sum(before[p.name] for p in decode)}, beyond the bound {bound:g}; "
+        f"now {total(prefill)}:{total(decode)}"
+    )
+    reasons.append(Reason("RatioBound", message, values={"bound": bound}))
+
+
+def _keep_budgets(
+    service: Service,
+    desired: dict[str, int],
+    current: Mapping[str, int],
+    plan: Plan,
+    reasons: list[Reason],
+) -> None:
+    """Cut what exceeds the GPU and cost limits: additions first, then what the plan can spare."""
+    for gpu_type, ceiling in service.limits.gpus.items():
+        pools = tuple(p for p in service.pools if p.gpu_type == gpu_type)
+        _keep_budget(
+            f"{ceiling} GPUs of type {gpu_type}",
+            float(ceiling),
+            {p.name: float(p.gpus_per_replica) for p in pools},
+            pools,
+            desired,
+            current,
+            plan,
+            reasons,
+        )
+    if service.limits.cost_per_hour is not None:
+        _keep_budget(
+            f"a cost of {service.limits.cost_per_hour:g} an hour",
+            service.limits.cost_per_hour,
+            {p.name: p.price_per_replica for p in service.pools},
+            service.pools,
+            desired,
+            current,
+            plan,
+            reasons,
+        )
+
+
+def _keep_budget(
+    what: str,
+    ceiling: float,
+    weight: Mapping[str, float],
+    pools: tuple[Pool, ...],
+    desired: dict[str, int],
+    current: Mapping[str, int],
+    plan: Plan,
+    reasons: list[Reason],
+) -> None:
+    """Cut replicas of `pools` until their weighted sum is within one ceiling, or at the floors."""
+
+    def excess() -> float:
+        return sum(desired[p.name] * weight[p.name] for p in pools) - ceiling
+
+    if excess() <= 1e-9:
+        return
+    before = dict(desired)
+    spares: tuple[Callable[[Pool], int], ...] = (
+        lambda p: max(current[p.name], p.min_replicas),
+        lambda p: max(min(plan.pools[p.name].up, desired[p.name]), p.min_replicas),
+        lambda p: p.min_replicas,
+    )
+    for spare in spares:
+        while excess() > 1e-9:
+            cuttable = [p for p in pools if desired[p.name] > spare(p) and weight[p.name] > 0.0]
+            if not cuttable:
+                break
+            # The pool that is relatively best staffed gives the next replica.
+            pool = max(
+                cuttable, key=lambda p: (desired[p.name] / max(plan.pools[p.name].up, 1), p.name)
+            )
+            desired[pool.name] -= 1
+    for pool in pools:
+        if desired[pool.name] < before[pool.name]:
+            message = (
+                f"pool {pool.name} is cut from {before[pool.name]} to {desired[pool.name]} "
+                f"replicas: the limit is {what}"
+            )
+            values = {"wanted": before[pool.name], "capped": desired[pool.name], "limit": ceiling}
+            reasons.append(Reason("LimitedByBudget", message, pool.name, values))
+
+
+def _cut(
+    desired: dict[str, int],
+    pools: tuple[Pool, ...],
+    excess: int,
+    spare: Callable[[Pool], int],
+) -> None:
+    """Take up to `excess` replicas from `pools`, none of them below its spare."""
+    for pool in reversed(pools):
+        take = min(max(desired[pool.name] - spare(pool), 0), max(excess, 0))
+        desired[pool.name] -= take
+        excess -= take

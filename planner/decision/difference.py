@@ -1,0 +1,94 @@
+"""What was added between two cumulative samples of one pool. Pure.
+
+Counters are differenced per pod: a pod that came or died inside the interval still counts with
+what it did, which a rate() would drop exactly while the fleet is scaling.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from planner.model import Histogram, PodSample, Signal
+
+# A new pod's whole count is its interval's work only if it is not far above its peers'; a pod
+# that comes back after a scrape gap would otherwise bring its whole life into one interval.
+NEW_POD_RATIO = 2.0
+# A pod whose last scrape is this much older than its peers' is gone [s]: two usual scrapes.
+DEAD_AFTER_S = 31.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One pool between two samples: what was added, and what stands now."""
+
+    span_s: float
+    added: Mapping[Signal, Histogram]
+    counted: Mapping[Signal, float]
+    gauges_before: Mapping[Signal, float]
+    gauges_now: Mapping[Signal, float]
+    live: tuple[PodSample, ...]
+    before: Mapping[str, PodSample]
+    changed: bool
+
+
+def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interval:
+    """Difference one pool's pods between two samples."""
+    earlier = {pod.pod: pod for pod in before}
+    newest_s = max((pod.at_s for pod in now), default=0.0)
+    spans = [p.at_s - earlier[p.pod].at_s for p in now if p.pod in earlier]
+    span_s = median([s for s in spans if s > 0.0] or [0.0])
+    if span_s <= 0.0:  # every pod is new: the time between the two newest scrapes
+        span_s = max(newest_s - max((p.at_s for p in before), default=newest_s), 0.0)
+    live, alive_before = alive(now), alive(before)
+    added: dict[Signal, Histogram] = {}
+    counted: dict[Signal, float] = {}
+    for pod in _accountable(now, earlier):
+        last = earlier.get(pod.pod)
+        for signal, histogram in pod.histograms.items():
+            delta = histogram.since(last.histograms.get(signal) if last else None)
+            added[signal] = added[signal].plus(delta) if signal in added else delta
+        for signal, value in pod.counters.items():
+            was = last.counters.get(signal, 0.0) if last else 0.0
+            counted[signal] = counted.get(signal, 0.0) + (value - was if value >= was else value)
+    return Interval(
+        span_s,
+        added,
+        counted,
+        _gauges(alive_before),
+        _gauges(live),
+        live,
+        earlier,
+        {p.pod for p in live} != {p.pod for p in alive_before},
+    )
+
+
+def alive(pods: Sequence[PodSample]) -> tuple[PodSample, ...]:
+    """Leave out dead pods: they show their last values, but their gauges describe nobody."""
+    newest_s = max((pod.at_s for pod in pods), default=0.0)
+    return tuple(pod for pod in pods if pod.at_s > newest_s - DEAD_AFTER_S)
+
+
+def _accountable(now: Sequence[PodSample], earlier: Mapping[str, PodSample]) -> list[PodSample]:
+    """Leave out pods that were not seen before but bring more than one interval's work."""
+    known = [_finished(p) - _finished(earlier[p.pod]) for p in now if p.pod in earlier]
+    if not known or not earlier:
+        return list(now)
+    most = NEW_POD_RATIO * max(*known, 1.0)
+    return [p for p in now if p.pod in earlier or _finished(p) <= most]
+
+
+def _finished(pod: PodSample) -> float:
+    """Return the requests a pod has finished so far."""
+    for signal in (Signal.PROMPT_TOKENS, Signal.OUTPUT_TOKENS):
+        if signal in pod.histograms:
+            return pod.histograms[signal].count
+    return 0.0
+
+
+def _gauges(pods: Sequence[PodSample]) -> Mapping[Signal, float]:
+    """Add up the gauges of all pods."""
+    total: dict[Signal, float] = {}
+    for pod in pods:
+        for signal, value in pod.gauges.items():
+            total[signal] = total.get(signal, 0.0) + value
+    return total

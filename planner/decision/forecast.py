@@ -1,0 +1,174 @@
+"""Step 3, forecast: the tokens/s each role must serve when an order made now will serve. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from planner.decision.lengths import length_mix
+from planner.model import Histogram, Load, Observation, Role, Service, TokenLoad
+from planner.sizing.dispersion import SCALES_S, dispersion_curve
+from predictors import build
+from predictors.conformal import Forecaster, ForecasterState
+
+# Time in which lengths, routing spread and handover are averaged [s]; the load itself is not.
+SMOOTH_S = 300.0
+# Requests of the smoothed mix that one interval's own mean length is weighed against.
+MIX_REQUESTS = 20.0
+# Scrape intervals that dispersion is measured over: an hour at 15 s.
+MAX_BINS = 240
+# Entries beyond which a smoothed histogram forgets nothing by keeping fewer of them.
+MAX_ENTRIES = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastMemory:
+    """What forecasting remembers of one service."""
+
+    series: Mapping[Role, ForecasterState[Any]] = field(default_factory=dict)
+    seen_tps: Mapping[Role, float] = field(default_factory=dict)
+    prompts: Histogram | None = None
+    outputs: Histogram | None = None
+    uncached_ratio: float = 1.0
+    bins: tuple[tuple[float, float], ...] = ()
+    spread: Mapping[str, float] = field(default_factory=dict)
+    handover_s: float | None = None
+    backlog_tokens: float = 0.0
+
+
+@cache
+def forecaster(name: str) -> Forecaster[Any]:
+    """Return the forecaster of that name; it holds no state, so one serves every service."""
+    return Forecaster(build(name))
+
+
+def age(service: Service, memory: ForecastMemory) -> ForecastMemory:
+    """Return the memory after an interval that could not be observed."""
+    machine = forecaster(service.predictor)
+    series = {role: machine.update(state, None) for role, state in memory.series.items()}
+    return replace(memory, series=series)
+
+
+def learn(service: Service, memory: ForecastMemory, observation: Observation) -> ForecastMemory:
+    """Return the memory after one observed interval."""
+    keep = math.exp(-observation.span_s / SMOOTH_S)
+    prompts = _blend(memory.prompts, observation.prompts, keep)
+    outputs = _blend(memory.outputs, observation.outputs, keep)
+    ratio = memory.uncached_ratio
+    if observation.finished > 0:
+        ratio = observation.uncached_ratio + (ratio - observation.uncached_ratio) * keep
+    seen = _demand_tps(memory, observation)
+    machine = forecaster(service.predictor)
+    series = {
+        role: machine.update(memory.series.get(role) or machine.start(), seen[role])
+        for role in Role
+    }
+    waiting = sum(observation.pools[p.name].waiting for p in service.pools_of(Role.PREFILL))
+    spread = dict(memory.spread)
+    for pool in service.pools_of(Role.DECODE):
+        new = observation.pools[pool.name].concurrency_spread
+        if new is not None:
+            spread[pool.name] = new + (spread.get(pool.name, new) - new) * keep
+    handover_s = memory.handover_s
+    if observation.handover_s is not None:
+        last_s = observation.handover_s if handover_s is None else handover_s
+        handover_s = observation.handover_s + (last_s - observation.handover_s) * keep
+    mean_isl = prompts.mean if prompts and prompts.mean else 0.0
+    return ForecastMemory(
+        series,
+        seen,
+        prompts,
+        outputs,
+        ratio,
+        (*memory.bins, *observation.arrival_bins)[-MAX_BINS:],
+        spread,
+        handover_s,
+        waiting * mean_isl * ratio,
+    )
+
+
+def forecast(
+    service: Service, memory: ForecastMemory, lead_s: Mapping[str, float], now_s: float
+) -> Load | None:
+    """Return the load to size for, None before the first request was ever seen.
+
+    Parameters
+    ----------
+    service
+        Whose load it is; its quantile is the one of the predictive distribution.
+    memory
+        What was learnt, this interval included.
+    lead_s
+        Order to ready by pool name [s].
+    now_s
+        Time of the decision [s, Unix].
+
+    Notes
+    -----
+    `up` covers [t + lead, t + lead + Δ]: an order now can't serve earlier; `keep` covers
+    [t, t + lead + Δ]: what is released now is missed until a new order is ready (sizing §1).
+    """
+    if not memory.prompts or not memory.outputs:
+        return None
+    if memory.prompts.count <= 0.0 or memory.outputs.count <= 0.0:
+        return None
+    return Load(
+        at_s=now_s,
+        tokens={role: _token_load(service, memory, role, lead_s) for role in Role},
+        lengths=length_mix(memory.prompts, memory.outputs),
+        uncached_ratio=memory.uncached_ratio,
+        quantile=service.forecast_quantile,
+        scales_s=SCALES_S,
+        dispersion=tuple(dispersion_curve(memory.bins).tolist()),
+        backlog_tokens=memory.backlog_tokens,
+        spread=memory.spread,
+        handover_s=memory.handover_s,
+    )
+
+
+def _token_load(
+    service: Service, memory: ForecastMemory, role: Role, lead_s: Mapping[str, float]
+) -> TokenLoad:
+    """Return one role's load over the two windows."""
+    machine, state = forecaster(service.predictor), memory.series[role]
+    lead = max(lead_s[pool.name] for pool in service.pools_of(role))
+    first = int(lead // service.interval_s) + 1
+    last = max(math.ceil((lead + service.interval_s) / service.interval_s - 1e-9), first)
+    up = machine.forecast(state, first, last, service.forecast_quantile)
+    keep = machine.forecast(state, 1, last, service.forecast_quantile)
+    return TokenLoad(
+        seen_tps=memory.seen_tps[role],
+        mean_tps=up.mean,
+        up_tps=up.upper,
+        keep_tps=max(keep.upper, up.upper),
+        fallback=up.fallback,
+    )
+
+
+def _demand_tps(memory: ForecastMemory, observation: Observation) -> Mapping[Role, float]:
+    """Return the tokens/s that arrived for each role: arrivals × mean length (sizing §1)."""
+    isl = _mean_tokens(observation.prompts, memory.prompts)
+    osl = _mean_tokens(observation.outputs, memory.outputs)
+    return {
+        Role.PREFILL: observation.arrivals_rps * isl * observation.uncached_ratio,
+        Role.DECODE: observation.arrivals_rps * osl,
+    }
+
+
+def _mean_tokens(new: Histogram | None, smoothed: Histogram | None) -> float:
+    """Return this interval's mean length, leaning on the smoothed one when few finished."""
+    count, total = (new.count, new.sum) if new is not None else (0.0, 0.0)
+    if smoothed is not None and smoothed.count > 0.0:
+        count, total = count + MIX_REQUESTS, total + MIX_REQUESTS * smoothed.sum / smoothed.count
+    return total / count if count > 0.0 else 0.0
+
+
+def _blend(old: Histogram | None, new: Histogram | None, keep: float) -> Histogram | None:
+    """Return the exponentially forgetting sum of histograms."""
+    if new is None or new.count <= 0.0:
+        return old
+    if old is None or old.upper_bounds != new.upper_bounds:
+        return new
+    blended = old.times(keep).plus(new)
+    return blended.times(min(1.0, MAX_ENTRIES / blended.count))

@@ -1,0 +1,82 @@
+"""One service's loop: read, decide, apply, record. The only place where it meets the outside."""
+
+import logging
+from collections.abc import Sequence
+
+from planner.decision.decide import Inputs, State, decide
+from planner.decision.history import fleet_of
+from planner.errors import ClusterError, MetricsError
+from planner.model import Decision, Fleet, Sample, Service
+from planner.ports import Cluster, Metrics, Telemetry
+from planner.record import TickRecord
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Drives one service; holds its state and nothing else.
+
+    Parameters
+    ----------
+    service
+        What is asked.
+    cluster
+        Where patches are written.
+    telemetry
+        Who is told of every tick.
+    """
+
+    def __init__(self, service: Service, cluster: Cluster, telemetry: Sequence[Telemetry]) -> None:
+        self.service = service
+        self._cluster = cluster
+        self._telemetry = telemetry
+        self._state = State()
+
+    def restore(self, metrics: Metrics, now_s: float, window_s: float) -> int:
+        """Replay the past through the same decision, so that a restart changes none.
+
+        Parameters
+        ----------
+        metrics
+            Whose history is replayed.
+        now_s
+            Time of the restart [s, Unix].
+        window_s
+            How far back [s].
+
+        Returns
+        -------
+        int
+            Intervals that were replayed.
+        """
+        step_s = self.service.interval_s
+        start_s = now_s - step_s * (window_s // step_s)
+        samples = metrics.history(self.service, start_s, now_s - step_s, step_s)
+        for index, sample in enumerate(samples):
+            fleet = fleet_of(self.service, sample, start_s + index * step_s)
+            self._state, _ = decide(
+                self.service, self._state, Inputs(sample, fleet), start_s + index * step_s
+            )
+        return len(samples)
+
+    def tick(
+        self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
+    ) -> Decision:
+        """Decide on what was read at `now_s` [s, Unix], apply it, tell everybody."""
+        self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
+        applied, error = self._apply(decision, now_s)
+        record = TickRecord(self.service.key, decision, applied, error)
+        for listener in self._telemetry:
+            listener.record(record)
+        return decision
+
+    def _apply(self, decision: Decision, now_s: float) -> tuple[bool | None, str | None]:
+        """Write the patch, if there is one; a refusal is an answer, not a crash."""
+        if decision.patch is None:
+            return None, None
+        try:
+            self._cluster.apply(self.service, decision.patch, now_s)
+        except ClusterError as error:
+            log.warning("%s: patch refused: %s", self.service.key, error)
+            return False, str(error)
+        return True, None

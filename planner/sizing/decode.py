@@ -1,0 +1,194 @@
+"""Decode: the share of sequences whose batch is too full for the ITL target. Pure."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.model import FACTOR_RANGE, Factor, Load, Pool
+from planner.sizing.queueing import Floats, occupancy
+
+# P(KV of a full batch exceeds the cache): the normal quantile 2.33 leaves 1 %.
+KV_QUANTILE = 2.33
+
+# Levels of the occupancy chain that are kept apart; more are merged into blocks.
+GRID = 1024
+
+
+@dataclass(frozen=True)
+class DecodeLoad:
+    """What one decode pool must serve.
+
+    Attributes
+    ----------
+    output_tps
+        Output tokens/s demanded, λ E[OSL].
+    itl_s
+        Inter-token latency [s] at n = 0 … n_max sequences a replica at the mean context,
+        running maximum, correction applied, shape (n_max + 1,).
+    target_s
+        ITL target [s].
+    kv_capacity_tokens
+        KV cache of one replica [tokens]; None if unknown.
+    profiled_limit
+        Most sequences a replica that the profile vouches for at this context.
+    context_tokens, context_sd_tokens
+        Mean context of a sequence in flight and its standard deviation [tokens].
+    dispersion
+        Index of dispersion of arrivals at the residence time, z; 1 for Poisson.
+    spread
+        Variance over mean of the sequences on different replicas, from routing alone.
+    """
+
+    output_tps: float
+    itl_s: Floats
+    target_s: float
+    kv_capacity_tokens: float | None
+    context_tokens: float
+    profiled_limit: int
+    context_sd_tokens: float = 0.0
+    dispersion: float = 1.0
+    spread: float = 0.0
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether one sequence alone meets the target."""
+        return bool(self.itl_s[1] <= self.target_s)
+
+    @property
+    def best_itl_s(self) -> float:
+        """ITL [s] of one sequence alone."""
+        return float(self.itl_s[1])
+
+
+def batch_limit(load: DecodeLoad) -> int:
+    """Return n*: the most sequences a replica may run with every n′ ≤ n* on target and KV room."""
+    on_target = int(np.searchsorted(load.itl_s[1:], load.target_s, side="right"))
+    return max(min(on_target, kv_limit(load), load.profiled_limit), 0)
+
+
+def kv_limit(load: DecodeLoad) -> int:
+    """Return the most sequences whose contexts fit the KV cache with 99 % probability.
+
+    Notes
+    -----
+    Largest n with ``n μ + 2.33 σ √n ≤ KV``: a quadratic in √n.
+    """
+    n_max = load.itl_s.size - 1
+    if load.kv_capacity_tokens is None:
+        return n_max
+    mean, sd = load.context_tokens, KV_QUANTILE * load.context_sd_tokens
+    root = (-sd + np.sqrt(sd * sd + 4.0 * mean * load.kv_capacity_tokens)) / (2.0 * mean)
+    return int(min(root * root, n_max))
+
+
+def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
+    """Return the share of sequences above the batch limit, shape (c,).
+
+    Parameters
+    ----------
+    load
+        What the pool must serve.
+    replicas
+        Numbers of replicas c ≥ 0, ascending, shape (c,).
+    """
+    if load.output_tps <= 0.0:
+        return np.zeros(replicas.shape)
+    limit = batch_limit(load)
+    shares = np.array([_failure_share(load, limit, float(c)) for c in replicas])
+    return np.minimum.accumulate(shares)
+
+
+def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:
+    """Return the failing share at one, possibly fractional, number of replicas.
+
+    Notes
+    -----
+    The exact occupancy of the pool as one processor-sharing system, stretched about its mean
+    by the square root of the variance ratio that bursty arrivals (z) and uneven routing add;
+    with z = 1 and no spread it is exact (sizing §3). A level between c n* and c (n* + 1)
+    overfills the share of replicas that it has to.
+    """
+    if replicas <= 0.0 or limit <= 0:
+        return 1.0
+    levels, pi = pool_occupancy(load, replicas, most=min(load.itl_s.size - 1, 2 * limit + 16))
+    mean = float(np.dot(pi, levels))
+    variance = max(float(np.dot(pi, (levels - mean) ** 2)), 1e-9)
+    stretch = np.sqrt(load.dispersion + replicas * load.spread * mean / variance)
+    threshold = mean + (replicas * limit - mean) / stretch
+    above = np.clip((levels - threshold) * stretch / replicas, 0.0, 1.0)
+    # Failures count sequences, not moments: a fuller moment holds more of them.
+    weight = pi * levels
+    return float(np.dot(weight, above) / max(float(np.sum(weight)), 1e-12))
+
+
+def pool_occupancy(load: DecodeLoad, replicas: float, most: int) -> tuple[Floats, Floats]:
+    """Return levels n of the whole pool and their stationary probabilities, both shape (k,).
+
+    Parameters
+    ----------
+    load
+        What the pool must serve.
+    replicas
+        Number of replicas c > 0.
+    most
+        Sequences a replica at which the chain is cut off.
+
+    Notes
+    -----
+    ``π(n) ∝ Π_k λ E[OSL] ITL(k / c) / k``. Above `GRID` levels the product is taken over blocks
+    of equal width, its logarithm by the mid-point rule.
+    """
+    top = max(int(replicas * most), 1)
+    block = max(1, -(-top // GRID))
+    # Births into the block's middle levels; block = 1 is the exact chain.
+    middles = np.arange(1, top + 1, block, dtype=float) + 0.5 * (block - 1)
+    itl_s = np.interp(middles / replicas, np.arange(load.itl_s.size), load.itl_s)
+    rate = load.output_tps * itl_s / middles
+    pi = occupancy(rate if block == 1 else rate**block)
+    levels = np.arange(pi.size, dtype=float) * block
+    return levels, pi
+
+
+def decode_load(
+    pool: Pool, load: Load, factor: Factor, output_tps: float, target_s: float
+) -> DecodeLoad:
+    """Return what a role's pools must serve, as if all were like `pool`.
+
+    Parameters
+    ----------
+    pool
+        A decode pool; its profile, corrected by `factor`, gives the inter-token latency.
+    load
+        Lengths, dispersion, routing spread.
+    factor
+        Correction of the pool's profile.
+    output_tps
+        Output tokens/s to size for.
+    target_s
+        ITL target [s].
+    """
+    assert pool.decode is not None
+    lengths = load.lengths
+    profiled_s = pool.decode.curve(lengths.context_tokens)
+    fill = np.minimum(profiled_s / target_s, 2.0)
+    ratio = np.clip(factor.level + factor.slope * fill, *FACTOR_RANGE)
+    itl_s = np.maximum.accumulate(profiled_s * ratio)
+    bare = DecodeLoad(
+        output_tps=output_tps,
+        itl_s=itl_s,
+        target_s=target_s,
+        kv_capacity_tokens=pool.decode.kv_capacity_tokens,
+        context_tokens=lengths.context_tokens,
+        profiled_limit=max(pool.decode.batch_limit(lengths.context_tokens), 1),
+        context_sd_tokens=lengths.context_sd_tokens,
+        spread=load.spread.get(pool.name, 0.0),
+    )
+    residence_s = lengths.osl_mean_tokens * float(itl_s[max(batch_limit(bare), 1)])
+    z = float(np.interp(np.log(max(residence_s, 1e-3)), np.log(load.scales_s), load.dispersion))
+    return replace(bare, dispersion=z)
+
+
+def throughput_tps(load: DecodeLoad) -> float:
+    """Return the output tokens/s of one replica with its batch full to the limit."""
+    limit = batch_limit(load)
+    return limit / float(load.itl_s[limit]) if limit > 0 else 0.0

@@ -1,0 +1,207 @@
+"""The joint choice: the cheapest prefill and decode fleets that share one failure budget. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from planner.model import Limits, Pool
+from planner.sizing.queueing import Floats
+
+# A goodput that differs by less than this is the same: then the cheaper fleet wins.
+TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to staff a role: replicas of each of its pools, and what they are worth.
+
+    `equivalent` counts in replicas of the role's first pool.
+    """
+
+    replicas: tuple[int, ...]
+    equivalent: float
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The ways to staff one role, cheapest first, with the share of requests each fails.
+
+    Attributes
+    ----------
+    pools
+        The role's pools, in the order of `Option.replicas`.
+    options
+        Ascending in cost and in equivalent replicas.
+    failure_shares
+        Shape (options,), falling.
+    """
+
+    pools: tuple[Pool, ...]
+    options: tuple[Option, ...]
+    failure_shares: Floats
+
+    @cached_property
+    def counts(self) -> Floats:
+        """Replicas by option and pool, shape (options, pools)."""
+        return np.array([o.replicas for o in self.options], dtype=float)
+
+    @cached_property
+    def costs(self) -> Floats:
+        """Price of each option an hour, shape (options,)."""
+        return np.asarray(self.counts @ [p.price_per_replica for p in self.pools], dtype=float)
+
+    def gpus(self, gpu_type: str) -> Floats:
+        """Return the GPUs of one type by option, shape (options,)."""
+        per_replica = [p.gpus_per_replica if p.gpu_type == gpu_type else 0 for p in self.pools]
+        return np.asarray(self.counts @ per_replica, dtype=float)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A pair of options and what it is expected to fail; `within_budget` says if ε is met."""
+
+    prefill: Option
+    decode: Option
+    prefill_failures: float
+    decode_failures: float
+    within_budget: bool
+
+
+def staffing(
+    pools: tuple[Pool, ...],
+    worth: Mapping[str, float],
+    ceilings: Mapping[str, int],
+) -> tuple[Option, ...]:
+    """Return the ways to staff a role: floors first, then one replica more of the best pool.
+
+    Parameters
+    ----------
+    pools
+        Pools of one role.
+    worth
+        Capacity of one replica by pool name, in replicas of the first pool.
+    ceilings
+        Most replicas by pool name, ≥ the pool's floor.
+
+    Notes
+    -----
+    Greedy by price for capacity; exact for one pool, and for several up to the last replica.
+    """
+    counts = {pool.name: pool.min_replicas for pool in pools}
+    order = sorted(pools, key=lambda p: (p.price_per_replica / worth[p.name], p.name))
+
+    def option() -> Option:
+        return Option(
+            tuple(counts[p.name] for p in pools),
+            sum(counts[p.name] * worth[p.name] for p in pools),
+        )
+
+    options = [option()]
+    for pool in order:
+        for _ in range(counts[pool.name], max(ceilings[pool.name], counts[pool.name])):
+            counts[pool.name] += 1
+            options.append(option())
+    return tuple(options)
+
+
+def frontier(
+    pools: tuple[Pool, ...],
+    options: tuple[Option, ...],
+    shares: Callable[[Floats], Floats],
+    negligible: float,
+    *,
+    keep_all: bool = False,
+) -> Frontier:
+    """Evaluate the failing share of every option that matters.
+
+    Parameters
+    ----------
+    pools, options
+        As `staffing` gives them.
+    shares
+        Failing share at ascending numbers of equivalent replicas.
+    negligible
+        A share below which more replicas are not worth looking at; options beyond the first
+        below it are dropped.
+    keep_all
+        Keep them, at that share: a ratio bound may ask for replicas that the load does not.
+    """
+    equivalents = np.array([option.equivalent for option in options])
+
+    def beyond(share: float) -> int:
+        low, high = 0, equivalents.size - 1
+        while low < high:
+            middle = (low + high) // 2
+            if shares(equivalents[middle : middle + 1])[0] <= share:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    last = beyond(negligible)
+    evaluated = shares(equivalents[: last + 1])
+    if not keep_all:
+        return Frontier(pools, options[: last + 1], evaluated)
+    rest = np.full(equivalents.size - evaluated.size, evaluated[-1])
+    return Frontier(pools, options, np.concatenate((evaluated, rest)))
+
+
+def choose(
+    prefill: Frontier, decode: Frontier, failure_budget: float, limits: Limits | None
+) -> Choice:
+    """Return the cheapest pair within the failure budget, or the best goodput that is legal.
+
+    Parameters
+    ----------
+    prefill, decode
+        Frontiers of the two roles.
+    failure_budget
+        Share of requests that may fail, ε, for both targets together (union bound).
+    limits
+        GPU, cost and ratio limits; None: the unconstrained need.
+
+    Notes
+    -----
+    Every pair is looked at, so no legal split serves more. A limit that not even the floors keep
+    is not enforced here: the floors win and the caller says so.
+    """
+    failing = prefill.failure_shares[:, None] + decode.failure_shares[None, :]
+    cost = prefill.costs[:, None] + decode.costs[None, :]
+    legal = np.ones(failing.shape, bool) if limits is None else _legal(prefill, decode, limits)
+    if not legal.any():
+        legal = np.zeros(failing.shape, bool)
+        legal[0, 0] = True
+    meets = legal & (failing <= failure_budget)
+    if meets.any():
+        value = np.where(meets, cost, np.inf)
+        value = np.where(value <= value.min() + TIE, failing, np.inf)
+    else:
+        goodput = (1.0 - prefill.failure_shares)[:, None] * (1.0 - decode.failure_shares)[None, :]
+        best = goodput[legal].max()
+        value = np.where(legal & (goodput >= best - TIE), cost, np.inf)
+    i, j = np.unravel_index(int(np.argmin(value)), value.shape)
+    return Choice(
+        prefill.options[i],
+        decode.options[j],
+        float(prefill.failure_shares[i]),
+        float(decode.failure_shares[j]),
+        bool(meets.any()),
+    )
+
+
+def _legal(prefill: Frontier, decode: Frontier, limits: Limits) -> np.ndarray:
+    """Return which pairs keep all limits, shape (prefill options, decode options)."""
+    legal = np.ones((len(prefill.options), len(decode.options)), dtype=bool)
+    for gpu_type, ceiling in limits.gpus.items():
+        legal &= prefill.gpus(gpu_type)[:, None] + decode.gpus(gpu_type)[None, :] <= ceiling
+    if limits.cost_per_hour is not None:
+        legal &= prefill.costs[:, None] + decode.costs[None, :] <= limits.cost_per_hour + TIE
+    p = prefill.counts.sum(axis=1)[:, None]
+    d = decode.counts.sum(axis=1)[None, :]
+    if limits.ratio_min is not None:
+        legal &= p >= limits.ratio_min * d - TIE
+    if limits.ratio_max is not None:
+        legal &= p <= limits.ratio_max * d + TIE
+    return legal

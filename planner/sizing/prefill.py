@@ -1,0 +1,168 @@
+"""Prefill: the share of prompts whose wait plus service leaves the TTFT target. Pure."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from planner.model import Factor, Load, Pool, Service
+from planner.sizing.queueing import Floats, effective_variability, wait_tail
+
+# Slack of prompts that are promised nothing: long enough never to fail [s].
+NO_TARGET_S = 1e9
+
+# Goodput below which only the order matters: it keeps an overloaded pool's score rising with
+# every replica, so that a search under a budget has a slope to follow (sizing §2, Overload).
+OVERLOAD_SCORE = 0.01
+
+
+@dataclass(frozen=True)
+class PrefillLoad:
+    """What one prefill pool must serve, in units of that pool's replicas.
+
+    Attributes
+    ----------
+    arrivals_rps
+        Requests/s.
+    service_s, weights
+        Prefill time of each prompt-length class [s], correction applied, and its share, (b,).
+    slack_s
+        Waiting each class can afford: TTFT target − service − handover [s], (b,).
+    scales_s, dispersion
+        Index of dispersion for counts of the arrivals by time scale [s].
+    backlog_work_s
+        Queued work to be worked off within `drain_s` besides the load [s].
+    """
+
+    arrivals_rps: float
+    service_s: Floats
+    weights: Floats
+    slack_s: Floats
+    scales_s: tuple[float, ...]
+    dispersion: tuple[float, ...]
+    backlog_work_s: float = 0.0
+    drain_s: float = 60.0
+
+    @cached_property
+    def service_mean_s(self) -> float:
+        """E[S] [s]."""
+        return float(np.dot(self.weights, self.service_s))
+
+    @cached_property
+    def service_cv2(self) -> float:
+        """Squared coefficient of variation of S."""
+        second = float(np.dot(self.weights, self.service_s**2))
+        return max(second / self.service_mean_s**2 - 1.0, 0.0)
+
+    @property
+    def offered(self) -> float:
+        """Offered work A [replicas], the backlog's drain included."""
+        return self.arrivals_rps * self.service_mean_s + self.backlog_work_s / self.drain_s
+
+    @property
+    def infeasible_share(self) -> float:
+        """Share of prompts that miss the target even without waiting."""
+        return float(np.sum(self.weights[self.slack_s < 0.0]))
+
+    def best_ttft_s(self, target_s: float, failure_budget: float) -> float:
+        """Return the TTFT [s] that all but `failure_budget` of the prompts reach unqueued."""
+        unqueued_s = target_s - self.slack_s
+        order = np.argsort(unqueued_s)
+        covered = np.cumsum(self.weights[order])
+        index = min(int(np.searchsorted(covered, 1.0 - failure_budget - 1e-9)), order.size - 1)
+        return float(unqueued_s[order[index]])
+
+
+def failure_shares(load: PrefillLoad, replicas: Floats) -> Floats:
+    """Return the share of feasible prompts that miss the TTFT target, shape (c,).
+
+    Parameters
+    ----------
+    load
+        What the pool must serve.
+    replicas
+        Numbers of replicas c ≥ 0, ascending, shape (c,).
+
+    Notes
+    -----
+    A prompt of class b passes with P(W ≤ slack_b); classes that can't pass at any c are left
+    out (`infeasible_share` counts them once). Falls strictly in c: what the tail formula leaves
+    flat at 1 is ordered by the share a shedding queue could serve.
+    """
+    offered = load.offered
+    feasible = load.slack_s >= 0.0
+    if offered <= 0.0 or not feasible.any():
+        return np.where(replicas > 0, 0.0, 1.0 if offered > 0.0 else 0.0)
+    servers = np.maximum(replicas, 1e-9)
+    rho = np.minimum(offered / servers, 1.0 - 1e-9)
+    variability = effective_variability(
+        servers, rho, load.service_mean_s, load.service_cv2, load.scales_s, load.dispersion
+    )
+    tail = wait_tail(
+        servers,
+        offered,
+        load.slack_s[feasible],
+        load.service_mean_s,
+        load.service_cv2,
+        variability,
+    )
+    served = (1.0 - tail) @ load.weights[feasible] / np.sum(load.weights)
+    able = float(np.sum(load.weights[feasible]) / np.sum(load.weights))
+    served = np.maximum(served, OVERLOAD_SCORE * able * np.minimum(replicas / offered, 1.0))
+    failing = able - served
+    # The interpolated dispersion may bend the tail upwards by a hair between neighbours.
+    return np.minimum.accumulate(np.maximum(failing, 0.0))
+
+
+def prefill_load(
+    pool: Pool, service: Service, load: Load, factor: Factor, prompt_tps: float, drain_s: float
+) -> PrefillLoad:
+    """Return what a role's pools must serve, as if all were like `pool`.
+
+    Parameters
+    ----------
+    pool
+        A prefill pool; its profile, corrected by `factor`, gives the service times.
+    service, load
+        The SLA and the transfer; lengths, dispersion, backlog and handover.
+    factor
+        Correction of the pool's profile.
+    prompt_tps
+        Uncached prompt tokens/s to size for.
+    drain_s
+        Time in which the queue that is there now has to be gone [s].
+    """
+    assert pool.prefill is not None
+    isl = np.array(load.lengths.isl_tokens)
+    weights = np.array(load.lengths.isl_weights)
+    computed = isl * load.uncached_ratio
+    service_s = pool.prefill.service_s(computed) * factor.at(0.0)
+    rate_rps = prompt_tps / max(float(computed @ weights), 1.0)
+    slack_s = service.sla.ttft_s - service_s - _handover_s(service, load, pool, isl, weights)
+    if service.sla.max_input_tokens is not None:
+        slack_s = np.where(isl > service.sla.max_input_tokens, NO_TARGET_S, slack_s)
+    mean_s = float(service_s @ weights)
+    backlog = load.backlog_tokens / max(float(computed @ weights), 1.0) * mean_s
+    return PrefillLoad(
+        rate_rps, service_s, weights, slack_s, load.scales_s, load.dispersion, backlog, drain_s
+    )
+
+
+def _handover_s(
+    service: Service, load: Load, pool: Pool, isl_tokens: Floats, weights: Floats
+) -> Floats:
+    """Return the time from the end of prefill to the first token at the client [s], (b,).
+
+    The transfer grows with the prompt; what was measured beyond its mean (router, admission,
+    first decode step) is the same for all.
+    """
+    per_token = pool.kv_bytes_per_token or 0.0
+    transfer = service.transfer
+    transfer_s = per_token * isl_tokens / transfer.bandwidth_bytes_per_s + transfer.latency_s
+    first_step_s = service.sla.itl_s
+    measured = load.handover_s
+    mean_s = float(transfer_s @ weights)
+    rest_s = first_step_s if measured is None else max(measured - mean_s, 0.0)
+    if measured is not None and measured < mean_s:
+        transfer_s = transfer_s * (measured / mean_s)
+    return transfer_s + rest_s
