@@ -18,6 +18,7 @@ PACKAGES = ("planner", "predictors", "profiles")
 PURE = (
     "planner/model.py",
     "planner/errors.py",
+    "planner/record.py",
     "planner/decision/",
     "planner/sizing/",
     "planner/topology/",
@@ -48,6 +49,8 @@ PRESENTATION = {"typer", "rich", "plotly", "apscheduler", "pydantic_settings"}
 IMPURE_IMPORTS = (
     IMPURE_STDLIB | IMPURE_LIBRARIES | PRESENTATION | {"threading", "asyncio", "urllib"}
 )
+# Quietens a library that logs every fit; nothing is logged.
+EXCUSED = {"predictors/prophet.py": {"logging"}}
 IMPURE_CALLS = frozenset({"open", "print", "input"})
 # The schema is a value once it is read; anything else of the project comes in as an argument.
 PURE_MAY_IMPORT = {"planner/__init__.py", "profiles/__init__.py", "profiles/schema.py"}
@@ -149,7 +152,8 @@ PURE_FILES = [path for path in python_files(*PACKAGES) if is_pure(path)]
 
 @pytest.mark.parametrize("path", PURE_FILES, ids=relative)
 def test_pure_modules_touch_nothing_outside(path):
-    assert not {name.split(".")[0] for name in imports(path)} & IMPURE_IMPORTS
+    tops = {name.split(".")[0] for name in imports(path)}
+    assert not tops & IMPURE_IMPORTS - EXCUSED.get(relative(path), set())
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in IMPURE_CALLS, f"line {node.lineno}: {node.func.id}()"
