@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
-    from planner.spec import (
-        PDAutoscalerSpec,
-        PoolSpec,
-        ProfileRef,
-        RatioSpec,
-        ScaleTargetRef,
-    )
+    from planner.pools import PoolSpec, ProfileRef, ScaleTargetRef
+    from planner.spec import PDAutoscalerSpec, RatioSpec
 
 FAULTS = "contradictions"
 """Type of the pydantic error that carries them."""

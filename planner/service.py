@@ -19,7 +19,8 @@ from planner.model import (
     Target,
     Transfer,
 )
-from planner.spec import FallbackSpec, LimitsSpec, PDAutoscaler, PoolSpec, SlaSpec
+from planner.pools import PoolSpec
+from planner.spec import FallbackSpec, LimitsSpec, PDAutoscaler, SlaSpec
 from planner.specfile import load_documents
 from profiles import Profile, decode_surface, prefill_surface, read_profile
 

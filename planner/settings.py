@@ -70,7 +70,8 @@ Bandwidth = Annotated[
         parse_bandwidth_bytes_per_s,
         lambda value: f"{value * 8e-9:.12g}G",
         r"^[0-9]+(\.[0-9]+)?[kMGT]?$",
-        low=1.0,
+        low=parse_bandwidth_bytes_per_s("1G"),
+        high=parse_bandwidth_bytes_per_s("100T"),
     ),
 ]
 

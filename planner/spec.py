@@ -4,51 +4,21 @@ One source for YAML files, the CRD (`planner.crd`) and the reference page (`plan
 What no field can check alone is checked by `planner.contradictions`.
 """
 
-import re
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.behavior import BehaviorSpec
-from planner.contradictions import (
-    fallback_faults,
-    floor_faults,
-    pool_faults,
-    pools_faults,
-    raise_faults,
-    ratio_faults,
-    reference_faults,
-    target_faults,
-)
+from planner.contradictions import fallback_faults, floor_faults, raise_faults, ratio_faults
 from planner.model import Mode, Statistic
+from planner.pools import Name, PoolSpecs, Price, Replicas, Selector
 from planner.quantities import decimal, duration, percent
-from planner.status import SPEC_CONFIG, PDAutoscalerStatus, Whole, list_map
+from planner.status import SPEC_CONFIG, PDAutoscalerStatus, Whole
 
 API_VERSION: Final = "pd-planner.io/v1alpha1"
 KIND: Final = "PDAutoscaler"
-REPLICAS_MAX: Final = 10_000
-"""No pool is larger; a typing error should not size a million replicas."""
 
-Replicas = Annotated[Whole, Field(ge=0, le=REPLICAS_MAX)]
-Name = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-]
-Startup = Annotated[float, duration("1s", "2h")]
-Price = Annotated[float, decimal(is_open=True)]
 Ratio = Annotated[float, decimal(is_open=True)]
-Text = Annotated[str, Field(min_length=1, max_length=253)]
-
-
-def _label_names(selector: dict[str, str]) -> dict[str, str]:
-    for name in selector:
-        if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name):
-            raise ValueError(
-                f"{name!r} is no Prometheus label: write letters, digits and _, no digit first"
-            )
-    return selector
-
-
-Selector = Annotated[dict[str, str], AfterValidator(_label_names)]
 
 
 class Metadata(BaseModel):
@@ -123,15 +93,6 @@ class MetricsSpec(BaseModel):
     """Label matchers that are added to every query."""
 
 
-class PoolMetricsSpec(BaseModel):
-    """Which series belong to a pool."""
-
-    model_config = SPEC_CONFIG
-
-    selector: Selector = {}
-    """Label matchers that narrow the pool's own series; default: the pods of its target."""
-
-
 class FallbackSpec(BaseModel):
     """Replicas to rise to, never to fall to, when metrics are gone."""
 
@@ -145,97 +106,6 @@ class FallbackSpec(BaseModel):
 
     decode: Replicas
     """Replicas of all decode pools together, filled in the order of the spec."""
-
-
-class ScaleTargetRef(BaseModel):
-    """The object whose replicas a pool is."""
-
-    model_config = SPEC_CONFIG
-
-    api_version: Text
-    """API version of the object, such as `batch.volcano.sh/v1alpha1`."""
-
-    kind: Text
-    """Kind of the object, such as `Job`."""
-
-    name: Name
-    """Name of the object, in the namespace of the PDAutoscaler."""
-
-    task: Text | None = None
-    """The part of the object that is scaled, where it has several: a task of a Volcano Job."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_faults(target_faults(self))
-        return self
-
-
-class ProfileRef(BaseModel):
-    """Where the performance profile of a pool is; exactly one of the two."""
-
-    model_config = SPEC_CONFIG
-
-    config_map: Name | None = None
-    """ConfigMap in the namespace of the PDAutoscaler, with the key `profile.json`."""
-
-    file: Text | None = None
-    """Path of a profile, relative to the file that names it; for the command line only."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_faults(reference_faults(self))
-        return self
-
-
-class PoolSpec(BaseModel):
-    """What is scaled: one role on one target with one profile."""
-
-    model_config = SPEC_CONFIG
-
-    name: Annotated[Name, Field(max_length=63)]
-    """Name of the pool, unique within the service."""
-
-    role: Literal["Prefill", "Decode"]
-    """What the pool does for a request."""
-
-    scale_target_ref: ScaleTargetRef
-    """The object whose replicas the pool is."""
-
-    metrics: PoolMetricsSpec = PoolMetricsSpec()
-    """Which series belong to the pool."""
-
-    profile: ProfileRef
-    """Measured performance of one replica."""
-
-    min_replicas: Replicas = 1
-    """Floor; 0 lets the pool go when there is no traffic."""
-
-    max_replicas: Annotated[Replicas, Field(ge=1)]
-    """Ceiling."""
-
-    pods_per_replica: Annotated[Whole, Field(ge=1, le=1024)] = 1
-    """Pods of one replica: an engine that spans several pods scales in that step."""
-
-    gpus_per_replica: Annotated[Whole | None, Field(ge=1, le=8192)] = None
-    """GPUs of one replica; default: what the profile says, else 1."""
-
-    gpu_type: Text = "gpu"
-    """Name of the GPU type: `limits.gpus` counts by it."""
-
-    gpu_hour_price: Price | None = None
-    """Price of one GPU for an hour in any currency; without prices GPUs are counted."""
-
-    startup_s: Annotated[Startup | None, Field(alias="startup")] = None
-    """First guess of the time from a pod's creation to Ready, measured afterwards; default: what
-    the profile says, else 60s."""
-
-    behavior: BehaviorSpec = BehaviorSpec()
-    """Overrides the service's behaviour field by field."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        raise_faults(pool_faults(self))
-        return self
 
 
 class RatioSpec(BaseModel):
@@ -282,20 +152,14 @@ class TopologySpec(BaseModel):
     """`Existing`: never ask for more than fits now. `Elastic`: a cluster autoscaler adds nodes."""
 
 
-PoolSpecs = Annotated[
-    tuple[PoolSpec, ...],
-    AfterValidator(pools_faults),
-    Field(min_length=1, max_length=32, json_schema_extra=list_map("name")),
-]
-
-
 class PDAutoscalerSpec(BaseModel):
     """What is asked of the planner for one service."""
 
     model_config = SPEC_CONFIG
 
     mode: Mode = Mode.RECOMMEND
-    """`Off`: nothing. `Recommend`: decide and publish, never write to a scale target. `Act`."""
+    """`Off`: do nothing. `Recommend`: decide and publish, never write to a scale target. `Act`:
+    write too."""
 
     interval_s: Annotated[float, duration("5s", "10m"), Field(alias="interval")] = 60.0
     """Time between two decisions."""

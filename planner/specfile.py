@@ -138,8 +138,10 @@ def parse_spec(document: object, source: str) -> PDAutoscaler:
             f"{source}: kind: {_shown(kind)} is not handled here; legal: {KIND}, or a List of "
             "them: move it to another file"
         )
+    # A status comes with what `kubectl get -o yaml` printed; it is nothing that is asked for.
+    asked = {key: value for key, value in document.items() if key != "status"}
     try:
-        return PDAutoscaler.model_validate(document)
+        return PDAutoscaler.model_validate(asked)
     except ValidationError as error:
         faults = [f for detail in error.errors(include_url=False) for f in _faults(detail)]
         lines = (f"{source}: {_path(where)}: {what}" for where, what in sorted(faults, key=_order))

@@ -1,0 +1,260 @@
+"""`check`: what to know before trusting a spec. The offline part: files only. Pure."""
+
+import bisect
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from itertools import chain
+from typing import Final
+
+from planner.contradictions import footprint
+from planner.finding import Finding, error, ok, warning
+from planner.fit import fit_findings
+from planner.model import Pool, Role, ScalingRules, SelectPolicy, Service
+from planner.pools import PoolSpec
+from planner.quantities import format_decimal, format_duration
+from planner.service import LoadedService, floors_of
+from profiles import Profile
+
+FORECAST_STEPS: Final = 16
+"""Intervals ahead that a forecast is asked for at most."""
+
+VLLM_BOUNDS_S: Final = {
+    "ttft": (
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+        *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+    ),
+    "itl": (
+        *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+        *(10.0, 20.0, 40.0, 80.0),
+    ),
+}
+"""Default histogram bounds of vLLM 0.33 [s]: time_to_first_token and inter_token_latency."""
+
+
+def check_offline(loaded: LoadedService) -> list[Finding]:
+    """Return what files alone tell of a service, at least one finding a topic."""
+    service = loaded.service
+    return [
+        ok("spec", f"valid: {len(service.pools)} pools, mode {service.mode}"),
+        *fit_findings(service),
+        *_differences(loaded),
+        *_horizon(service),
+        *_buckets(service),
+        *_fallback(service),
+        *chain.from_iterable(_behavior(pool) for pool in service.pools),
+        *_limits(service),
+        *_transfer(service),
+        *_not_yet(loaded),
+    ]
+
+
+def _differences(loaded: LoadedService) -> Iterator[Finding]:
+    for pool in loaded.spec.spec.pools:
+        profile = loaded.profiles[pool.name]
+        found = list(_pool_differences(pool, profile))
+        where = f"pool {pool.name}: profile"
+        yield from found or [ok(where, f"agrees with the spec ({profile.provenance.how})")]
+
+
+def _pool_differences(pool: PoolSpec, profile: Profile) -> Iterator[Finding]:
+    where, made = f"pool {pool.name}", profile.provenance
+    if None not in {pool.gpus_per_replica, made.gpus_per_replica} and (
+        pool.gpus_per_replica != made.gpus_per_replica
+    ):
+        yield warning(
+            f"{where}: gpusPerReplica",
+            f"the spec says {pool.gpus_per_replica}, which is used; the profile was made with "
+            f"{made.gpus_per_replica}",
+            "use a profile of the same replica size, or correct the spec",
+        )
+    if pool.startup_s and profile.startup_s and pool.startup_s != profile.startup_s:
+        yield warning(
+            f"{where}: startup",
+            f"the spec says {format_duration(pool.startup_s)}, which is used; the profile "
+            f"measured {format_duration(profile.startup_s)}",
+            "leave startup out to take the profile's",
+        )
+    if pool.gpu_type != "gpu" and made.gpu and pool.gpu_type.lower() not in made.gpu.lower():
+        yield warning(
+            f"{where}: gpuType",
+            f"the spec says {pool.gpu_type}, the profile was made on {made.gpu}",
+            "use a profile of that GPU",
+        )
+
+
+def _horizon(service: Service) -> Iterator[Finding]:
+    ahead_s = FORECAST_STEPS * service.interval_s
+    for pool in service.pools:
+        where = f"pool {pool.name}: startup"
+        words = f"{format_duration(pool.startup_s)} to start a replica"
+        if pool.startup_s + service.interval_s > ahead_s:
+            least = format_duration(pool.startup_s / (FORECAST_STEPS - 1))
+            yield warning(
+                where,
+                f"{words}, and the forecast ends {format_duration(ahead_s)} ahead "
+                f"({FORECAST_STEPS} intervals)",
+                f"raise interval to {least} or more, or start replicas faster",
+            )
+        else:
+            yield ok(where, f"{words}, within the {format_duration(ahead_s)} of the forecast")
+
+
+def _buckets(service: Service) -> Iterator[Finding]:
+    if service.source != "vllm":
+        return
+    for key, target_s in (("ttft", service.sla.ttft_s), ("itl", service.sla.itl_s)):
+        bounds = VLLM_BOUNDS_S[key]
+        where = f"sla.{key}"
+        shown = format_duration(target_s)
+        if target_s in bounds:
+            yield ok(where, f"{shown} is a bound of vLLM's histogram: attainment is measured")
+            continue
+        at = bisect.bisect(bounds, target_s)
+        sides = [format_duration(bound) for bound in bounds[max(at - 1, 0) : at + 1]]
+        yield warning(
+            where,
+            f"{shown} is no bound of vLLM's histogram (next: {', '.join(sides)}): the share of "
+            "requests within the target is known only between two bounds",
+            f"start vLLM with --custom-histogram-buckets that hold {target_s:g}, or choose "
+            f"{' or '.join(sides)}",
+        )
+
+
+def _fallback(service: Service) -> Iterator[Finding]:
+    if service.fallback is None:
+        yield warning(
+            "fallback",
+            "not set: when metrics are gone for long, replicas stay as they are",
+            "set fallback.prefill and fallback.decode",
+        )
+    else:
+        pools = ", ".join(f"{name} {count}" for name, count in service.fallback.replicas.items())
+        after = format_duration(service.fallback.after_s)
+        yield ok("fallback", f"metrics gone for {after}: rise to {pools}")
+
+
+def _behavior(pool: Pool) -> Iterator[Finding]:
+    where = f"pool {pool.name}: behavior"
+    if pool.min_replicas == pool.max_replicas:
+        what = f"minReplicas and maxReplicas are both {pool.min_replicas}: it never scales"
+        yield warning(where, what, "raise maxReplicas")
+    up, down = pool.behavior.scale_up, pool.behavior.scale_down
+    blocked = [way for way, rules in (("up", up), ("down", down)) if _is_blocked(rules)]
+    if len(blocked) == 2:
+        yield error(
+            where, "it can scale neither up nor down", "remove selectPolicy: Disabled from one"
+        )
+    elif blocked:
+        yield warning(
+            where,
+            f"it never scales {blocked[0]}",
+            f"remove selectPolicy: Disabled from behavior.scale{blocked[0].title()}",
+        )
+    else:
+        yield ok(where, f"up {_rules(up)}; down {_rules(down)}")
+
+
+def _is_blocked(rules: ScalingRules) -> bool:
+    return rules.select_policy is SelectPolicy.DISABLED or rules.tolerance >= 1.0
+
+
+def _rules(rules: ScalingRules) -> str:
+    limits = [f"{p.value} {p.type} in {format_duration(p.period_s)}" for p in rules.policies]
+    return f"waits {format_duration(rules.stabilization_window_s)}, " + (
+        f"{rules.select_policy} of {', '.join(limits)}" if limits else "no rate limit"
+    )
+
+
+def _limits(service: Service) -> Iterator[Finding]:
+    topics: tuple[Callable[[Service], Iterator[Finding]], ...] = (_gpus, _cost, _ratio)
+    found = [finding for topic in topics for finding in topic(service)]
+    yield from found or [ok("limits", "none binds at the floors")]
+
+
+def _gpus(service: Service) -> Iterator[Finding]:
+    used, _ = footprint(floors_of(service.pools))
+    types = {pool.gpu_type for pool in service.pools}
+    for gpu_type, limit in service.limits.gpus.items():
+        where = f"limits.gpus.{gpu_type}"
+        if gpu_type not in types:
+            yield warning(
+                where, "no pool has this gpuType", f"write one of {', '.join(sorted(types))}"
+            )
+        elif limit - used[gpu_type] < min(
+            pool.gpus_per_replica for pool in service.pools if pool.gpu_type == gpu_type
+        ):
+            what = f"the floors need {used[gpu_type]} of {limit}: there is no room to scale up"
+            yield warning(where, what, "raise the limit or lower minReplicas")
+
+
+def _cost(service: Service) -> Iterator[Finding]:
+    limit = service.limits.cost_per_hour
+    if limit is None:
+        return
+    _, cost = footprint(floors_of(service.pools))
+    missing = [pool.name for pool in service.pools if pool.gpu_hour_price is None]
+    if cost is None:
+        yield error(
+            "limits.costPerHour",
+            f"no gpuHourPrice for {', '.join(missing)}: a GPU of theirs would count as 1",
+            "give every pool a gpuHourPrice",
+        )
+    elif limit - cost < min(pool.price_per_replica for pool in service.pools):
+        yield warning(
+            "limits.costPerHour",
+            f"the floors cost {format_decimal(cost)} of {format_decimal(limit)}: there is no room "
+            "to scale up",
+            "raise the limit or lower minReplicas",
+        )
+
+
+def _ratio(service: Service) -> Iterator[Finding]:
+    low, high = service.limits.ratio_min, service.limits.ratio_max
+    if low is None and high is None:
+        return
+    prefill, decode = (_span(service, role) for role in (Role.PREFILL, Role.DECODE))
+    most = prefill[1] / max(decode[0], 1)
+    least = prefill[0] / max(decode[1], 1)
+    if (low is not None and most < low) or (high is not None and least > high):
+        yield error(
+            "limits.prefillDecodeRatio",
+            f"minReplicas and maxReplicas allow ratios from {least:g} to {most:g} only",
+            "change the bounds or the pools",
+        )
+    floors = prefill[0] / max(decode[0], 1)
+    if (low is not None and floors < low) or (high is not None and floors > high):
+        yield warning(
+            "limits.prefillDecodeRatio",
+            f"the floors have a ratio of {floors:g}, outside the bounds",
+            "choose floors within the bounds",
+        )
+
+
+def _span(service: Service, role: Role) -> tuple[int, int]:
+    pools = service.pools_of(role)
+    return sum(p.min_replicas for p in pools), sum(p.max_replicas for p in pools)
+
+
+def _transfer(service: Service) -> Iterator[Finding]:
+    for pool in service.pools_of(Role.PREFILL):
+        if pool.kv_bytes_per_token is None:
+            yield warning(
+                f"pool {pool.name}: profile",
+                "kv_bytes_per_token is not known: the time to move a prompt's KV cache counts as "
+                "latency only",
+                "add kv_bytes_per_token to the profile",
+            )
+
+
+def _not_yet(loaded: LoadedService) -> Iterator[Finding]:
+    asked = loaded.spec.spec
+    if asked.forecast.predictor == "Prophet" and find_spec("prophet") is None:
+        yield error(
+            "forecast.predictor",
+            "Prophet is not installed",
+            "pip install 'pd-planner[prophet]', or choose Kalman",
+        )
+    if "topology" in asked.model_fields_set:
+        yield warning(
+            "topology", "not acted on by this version", "leave it out, or keep it for later"
+        )
