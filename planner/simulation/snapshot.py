@@ -1,0 +1,189 @@
+"""What a scrape of the plant sees: copies of its counters, turned into samples on demand.
+
+A snapshot costs microseconds, so that one can be taken at every scrape of a day; the samples of
+its pods are built only for the few that the planner reads.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model import Histogram, PodSample, Role, Signal
+from planner.simulation import kernel
+from planner.simulation.config import PlantConfig, PlantPool
+from planner.simulation.layout import ITL_BOUNDS, LENGTH_BOUNDS, TTFT_BOUNDS
+from planner.simulation.records import State
+
+GATEWAY: Final = "gateway"
+
+_LENGTH: Final = (*LENGTH_BOUNDS, math.inf)
+_LATENCY: Final = {Role.PREFILL: (*TTFT_BOUNDS, math.inf), Role.DECODE: (*ITL_BOUNDS, math.inf)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """Counters of all pods that could be scraped at `at_s` [s], frozen.
+
+    A decode replica's steps count when they are done. Sequences for which no replica has room,
+    and prompts in a shared queue, are shown as waiting at the ready pods of the role, evenly, the
+    older pods first; prompts for which no prefill replica is ready wait at the gateway, unseen.
+    """
+
+    at_s: float
+    config: PlantConfig
+    replicas: NDArray[Any]
+    slots: NDArray[np.int64]
+    own_waiting: NDArray[np.int64]
+    central_waiting: NDArray[np.int64]
+    length_counts: NDArray[np.int64]
+    latency_counts: NDArray[np.int64]
+    client_counts: NDArray[np.int64]
+    clock: NDArray[Any]
+
+    def finished(self) -> Mapping[str, Mapping[str, int]]:
+        """Return the requests finished so far of every pod, by pool and pod name."""
+        counts: dict[str, dict[str, int]] = {pool.name: {} for pool in self.config.pools}
+        names = [pool.name for pool in self.config.pools]
+        columns = (self.replicas[name].tolist() for name in ("pool", "ordinal", "finished"))
+        for pool, ordinal, finished in zip(*columns, strict=True):
+            counts[names[pool]][pod_name(names[pool], ordinal)] = finished
+        return counts
+
+    def samples(self) -> Mapping[str, tuple[PodSample, ...]]:
+        """Return what every pod's `/metrics` shows, by pool name."""
+        waiting = self._waiting()
+        found: dict[str, list[PodSample]] = {pool.name: [] for pool in self.config.pools}
+        for i, replica in enumerate(self.replicas):
+            pool = self.config.pools[int(replica["pool"])]
+            build = self._prefill if pool.role is Role.PREFILL else self._decode
+            found[pool.name].append(build(i, pool, int(waiting[i])))
+        return {name: tuple(samples) for name, samples in found.items()}
+
+    def gateway(self) -> PodSample:
+        """Return what a gateway shows: all requests, as clients see them."""
+        clock = self.clock[0]
+        return PodSample(
+            pod=GATEWAY,
+            at_s=self.at_s,
+            counters={Signal.ARRIVALS: float(clock["arrived"])},
+            histograms={
+                Signal.TTFT: _histogram(
+                    _LATENCY[Role.PREFILL], self.client_counts[kernel.PREFILL], clock["ttft_sum"]
+                ),
+                Signal.ITL: _histogram(
+                    _LATENCY[Role.DECODE], self.client_counts[kernel.DECODE], clock["itl_sum"]
+                ),
+            },
+        )
+
+    def _waiting(self) -> NDArray[np.int64]:
+        """Return the requests waiting at each pod, the central queues shared out evenly."""
+        waiting = self.own_waiting.copy()
+        roles = np.array([pool.role is Role.DECODE for pool in self.config.pools], dtype=int)
+        for role in (kernel.PREFILL, kernel.DECODE):
+            of_role = roles[self.replicas["pool"]] == role
+            ready = np.flatnonzero(of_role & (self.replicas["state"] == kernel.READY))
+            if len(ready):
+                each, rest = divmod(int(self.central_waiting[role]), len(ready))
+                waiting[ready] += each + (np.arange(len(ready)) < rest)
+        return waiting
+
+    def _prefill(self, i: int, pool: PlantPool, waiting: int) -> PodSample:
+        replica = self.replicas[i]
+        length, latency = self._histograms(i, pool.role)
+        return PodSample(
+            pod=pod_name(pool.name, int(replica["ordinal"])),
+            at_s=self.at_s,
+            counters={Signal.COMPUTED_TOKENS: float(replica["work_tokens"])},
+            histograms={
+                Signal.PROMPT_TOKENS: length,
+                Signal.TTFT: latency,
+                Signal.PREFILL_TIME: _summary(replica["service_count"], replica["service_sum"]),
+            },
+            gauges={
+                Signal.RUNNING: float(replica["running"] != kernel.NOBODY),
+                Signal.WAITING: float(waiting),
+            },
+        )
+
+    def _decode(self, i: int, pool: PlantPool, waiting: int) -> PodSample:
+        replica = self.replicas[i]
+        length, latency = self._histograms(i, pool.role)
+        steps = _whole_steps(replica, self.at_s)
+        tokens = steps * int(replica["active"])
+        gap_s = steps * (float(replica["step_s"]) + steps * float(replica["growth_s"]))
+        in_use = int(replica["context_tokens"]) + tokens + int(replica["pending_tokens"])
+        return PodSample(
+            pod=pod_name(pool.name, int(replica["ordinal"])),
+            at_s=self.at_s,
+            counters={Signal.GENERATED_TOKENS: float(replica["work_tokens"] + tokens)},
+            histograms={
+                Signal.OUTPUT_TOKENS: length,
+                Signal.ITL: latency,
+                Signal.TOKEN_GAP: _summary(
+                    replica["service_count"] + tokens,
+                    replica["service_sum"] + gap_s * int(replica["active"]),
+                ),
+                Signal.TTFT: _summary(replica["handover_count"], replica["handover_sum"]),
+            },
+            gauges={
+                Signal.RUNNING: float(replica["active"] + replica["pending"]),
+                Signal.WAITING: float(waiting),
+                Signal.KV_USAGE: in_use / pool.kv_capacity_tokens,
+            },
+        )
+
+    def _histograms(self, i: int, role: Role) -> tuple[Histogram, Histogram]:
+        replica = self.replicas[i]
+        return (
+            _histogram(_LENGTH, self.length_counts[i], replica["length_sum"]),
+            _histogram(_LATENCY[role], self.latency_counts[i], replica["latency_sum"]),
+        )
+
+
+def take_snapshot(state: State, config: PlantConfig, at_s: float) -> Snapshot:
+    """Return the counters of all ready and draining pods, oldest first."""
+    alive = (state.replicas["state"] == kernel.READY) | (state.replicas["state"] == kernel.DRAINING)
+    slots = np.flatnonzero(alive)
+    slots = slots[np.lexsort((state.replicas["ordinal"][slots], state.replicas["pool"][slots]))]
+    return Snapshot(
+        at_s=at_s,
+        config=config,
+        replicas=state.replicas[slots],
+        slots=slots,
+        own_waiting=state.queues["length"][kernel.OWN + slots],
+        central_waiting=state.queues["length"][: kernel.OWN].copy(),
+        length_counts=state.length_counts[slots],
+        latency_counts=state.latency_counts[slots],
+        client_counts=state.client_counts.copy(),
+        clock=state.clock.copy(),
+    )
+
+
+def pod_name(pool: str, ordinal: int) -> str:
+    """Return the name of a pool's pod."""
+    return f"{pool}-{ordinal}"
+
+
+def _whole_steps(replica: Any, at_s: float) -> int:
+    """Return the decode steps done since the segment began; `kernel.steps_done` in whole steps."""
+    elapsed_s = at_s - float(replica["segment_s"])
+    if replica["active"] == 0 or elapsed_s <= 0.0:
+        return 0
+    step_s, growth_s = float(replica["step_s"]), float(replica["growth_s"])
+    root_s = math.sqrt(max(step_s * step_s + 4.0 * growth_s * elapsed_s, 0.0))
+    return int(2.0 * elapsed_s / (step_s + root_s))
+
+
+def _histogram(bounds: tuple[float, ...], counts: NDArray[np.int64], total: float) -> Histogram:
+    return Histogram(
+        bounds, tuple(np.cumsum(counts[: len(bounds)], dtype=float).tolist()), float(total)
+    )
+
+
+def _summary(count: int, total: float) -> Histogram:
+    return Histogram((math.inf,), (float(count),), float(total))
