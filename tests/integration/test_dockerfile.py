@@ -175,11 +175,20 @@ def test_the_image_runs_as_a_number_that_is_not_root():
 
 
 @pytest.mark.slow
-def test_the_built_environment_runs_the_entrypoint(built):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--help", "recommend"),
+        ("recommend --help", "--prometheus"),
+        ("schema crd", "CustomResourceDefinition"),
+    ],
+    ids=lambda value: value,
+)
+def test_the_built_environment_runs_the_entrypoint(built, arguments, says):
     (entrypoint,) = (json.loads(rest) for rest in rest_of(stages()[-1], "ENTRYPOINT"))
-    done = built.run(f"/opt/pd-planner/bin/{entrypoint[0]} --help")
+    done = built.run(f"/opt/pd-planner/bin/{entrypoint[0]} {arguments}")
     assert done.returncode == 0, done.stderr
-    assert "recommend" in done.stdout
+    assert says in done.stdout
 
 
 @pytest.mark.slow
