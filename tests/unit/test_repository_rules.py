@@ -33,6 +33,8 @@ READ_OR_WRITE = {
     "profiles/samples.py",
     "profiles/schema.py",
 }
+# Composition roots: of the controller, and of the loop over simulated servers.
+NAMES_ADAPTERS = {"planner/app.py", "planner/replay.py"}
 IMPURE_STDLIB = {
     "os",
     "time",
@@ -174,6 +176,16 @@ def test_pure_modules_import_only_pure_modules_of_the_project(path):
 def test_the_compiler_stays_in_the_simulation():
     outside = [p for p in python_files(*PACKAGES) if "planner/simulation/" not in relative(p)]
     assert not [relative(p) for p in outside if any(n.split(".")[0] == "numba" for n in imports(p))]
+
+
+def test_only_the_composition_roots_name_concrete_adapters():
+    importers = {
+        relative(path)
+        for path in python_files(*PACKAGES)
+        if any(name.startswith("planner.adapters") for name in imports(path))
+    }
+    within = {path for path in importers if path.startswith("planner/adapters/")}
+    assert importers - within <= NAMES_ADAPTERS
 
 
 def test_names_say_what_a_module_holds():
