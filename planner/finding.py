@@ -21,9 +21,11 @@ class Finding:
     what: str
     mend: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def line(self) -> str:
+        """The finding in one line, without its level."""
         mend = f"; mend: {self.mend}" if self.mend else ""
-        return f"{self.level:7} {self.where}: {self.what}{mend}"
+        return f"{self.where}: {self.what}{mend}"
 
 
 def ok(where: str, what: str) -> Finding:

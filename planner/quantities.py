@@ -8,11 +8,10 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import core_schema
+if TYPE_CHECKING:
+    from pydantic_core.core_schema import CoreSchema
 
 UNITS_S: Final = {
     "ns": 1e-9,
@@ -38,8 +37,8 @@ _BITS: Final = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _LENGTH_MAX: Final = 40
 
 
-def parse_duration_s(value: object, units_s: dict[str, float] = UNITS_S) -> float:
-    """Return a duration such as ``1m30s`` in seconds.
+def parse_duration_s(value: object, *, with_days: bool = False) -> float:
+    """Return a duration such as ``1m30s`` in seconds; days and weeks only `with_days`.
 
     Raises
     ------
@@ -52,6 +51,7 @@ def parse_duration_s(value: object, units_s: dict[str, float] = UNITS_S) -> floa
     90.0
     """
     text = _short(value).strip()
+    units_s = WINDOW_UNITS_S if with_days else UNITS_S
     if _NUMBER.fullmatch(text):
         raise ValueError(f"{text} has no unit: write {text}ms or {text}s")
     parts = _PART.findall(text)
@@ -202,16 +202,15 @@ class Quantity:
             raise ValueError(f"{value} is out of range: write a value {_preposition(self.legal)}")
         return number
 
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, _source: object, _handler: object) -> "CoreSchema":
+        # The command line reads durations too, and should not wait for pydantic.
+        from pydantic_core import core_schema
+
         return core_schema.no_info_plain_validator_function(
             self.read, serialization=core_schema.plain_serializer_function_ser_schema(self.write)
         )
 
-    def __get_pydantic_json_schema__(
-        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, _schema: object, _handler: object) -> dict[str, Any]:
         return {"type": "string", "pattern": self.pattern, "x-legal": self.legal}
 
 

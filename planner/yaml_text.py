@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
         counts = Counter(key.value for key in keys if isinstance(key, yaml.ScalarNode))
         for key in keys:
             if isinstance(key, yaml.ScalarNode) and counts[key.value] > 1:
-                problem = f"key {key.value!r} is given twice: keep one"
+                problem = f"key {key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -55,7 +55,7 @@ def read_documents(text: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise YamlError(f"{place}{error.problem or 'no YAML'}") from error
+        raise YamlError(f"{place}{error.problem or 'no YAML'}: correct the YAML there") from error
     except (yaml.YAMLError, ValueError) as error:
         raise YamlError(" ".join(str(error).split())) from error
     except RecursionError as error:
