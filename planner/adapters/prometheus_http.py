@@ -3,12 +3,12 @@
 import io
 import logging
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -18,13 +18,14 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, ReadTimeoutError
 
 from planner.adapters.clock import Deadline, pause
-from planner.errors import MetricsError
+from planner.errors import InputError, MetricsError
 
 _LOG = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 65536
 _RETRY_S = (0.1, 0.5)  # before the one retry, jittered [s]
-_CONNECT_SHARE = 0.3  # of the time left: connecting and waiting for the answer add up to it
+# Of the time left, for connecting and for each wait while reading: together under twice of it.
+_CONNECT_SHARE, _READ_SHARE = 0.3, 0.85
 _PASSING = frozenset({429, 502, 503, 504})
 _REFUSED = frozenset({401, 403})
 _GARBAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
@@ -61,8 +62,7 @@ class PrometheusAccess:
     @property
     def where(self) -> str:
         """The URL without user and password, for messages."""
-        parts = urlsplit(self.url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return re.sub("//[^/]*@", "//", self.url)
 
 
 class PassingError(MetricsError):
@@ -70,17 +70,22 @@ class PassingError(MetricsError):
 
 
 class PrometheusQueries:
-    """Runs queries; every failure is a `MetricsError`."""
+    """Runs queries; every failure is a `MetricsError`, an unusable URL an `InputError`."""
 
     def __init__(self, access: PrometheusAccess) -> None:
         self._access = access
-        self._connect = PrometheusConnect(
-            url=access.url.rstrip("/"),
-            headers=dict(access.headers),
-            auth=_Bearer(access.token_file) if access.token_file else None,
-            session=_session(access),
-            retry=urllib3.Retry(0, read=False),  # ours fits the timeout, urllib3's does not
-        )
+        try:
+            self._connect = PrometheusConnect(
+                url=access.url.rstrip("/"),
+                headers=dict(access.headers),
+                auth=_Bearer(access.token_file) if access.token_file else None,
+                session=_session(access),
+                retry=urllib3.Retry(0, read=False),  # ours fits the timeout, urllib3's does not
+            )
+        except ValueError as error:
+            raise InputError(
+                f"--prometheus: {access.where} is no address ({error}); write http://HOST:PORT"
+            ) from error
 
     def instant(self, promql: str, at_s: float, deadline: Deadline) -> list[dict[str, Any]]:
         """Return a query's result at a time [s, Unix], as the API gives it."""
@@ -210,7 +215,7 @@ class _BoundedSession(requests.Session):
         """
         timeout_s = float(kwargs.pop("timeout"))
         deadline = Deadline(timeout_s)
-        split = (_CONNECT_SHARE * timeout_s, (1.0 - _CONNECT_SHARE) * timeout_s)
+        split = (_CONNECT_SHARE * timeout_s, _READ_SHARE * timeout_s)
         kwargs["stream"] = True
         response = super().send(request, timeout=split, **kwargs)
         body = bytearray()

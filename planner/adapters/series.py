@@ -270,7 +270,8 @@ def _buckets(family: Family, pod: str, exporter: Exporter) -> list[tuple[float, 
     series = exporter.values.get(f"{family.name}_bucket", {})
     buckets = sorted((_bound(le), sum(ranks)) for le, ranks in series.items())
     bounds = [bound for bound, _ in buckets]
-    if buckets and (bounds[-1] != math.inf or len(set(bounds)) < len(bounds)):
+    ascend = all(one < other for one, other in pairwise(bounds))  # false for a NaN, too
+    if buckets and not (ascend and bounds[-1] == math.inf):
         raise MetricsError(
             f"pod {pod}: {family.name}_bucket has the bounds {', '.join(series)}; legal are "
             "different numbers and +Inf; look at what the pod exposes"
