@@ -2,7 +2,9 @@
 
 Read against Kubernetes' horizontal pod autoscaler; the one addition is that a recommendation has
 two sides: what must be reached (`up`) and what must not be released (`keep` ≥ `up`). With both
-equal it is HPA's algorithm to the letter.
+equal and no tolerance it is HPA's algorithm to the letter. Tolerance differs in one point: HPA
+judges each recommendation by it, this module what the windows made of them, so that a window
+that slides off a peak does not release it one replica at a time.
 """
 
 import math
@@ -71,19 +73,20 @@ def apply_behavior(
         word = "ScaleUpStabilized" if rising else "ScaleDownStabilized"
         window_s = (behavior.scale_up if rising else behavior.scale_down).stabilization_window_s
         message = (
-            f"pool {pool} stays at {stable} instead of {direct}: recommendations of the last "
-            f"{window_s:.0f} s do not all agree"
+            f"pool {pool}: {current} → {stable} replicas instead of {direct}: recommendations of "
+            f"the last {window_s:.0f} s do not all agree"
         )
         values = {"recommended": direct, "held": stable, "window_s": window_s}
         reasons.append(Reason(word, message, pool, values))
     tolerated = _tolerate(current, stable, behavior)
     if tolerated != stable:
         message = f"pool {pool}: {current} → {stable} replicas is within the tolerance"
-        reasons.append(Reason("WithinTolerance", message, pool, {"recommended": stable}))
+        values = {"recommended": stable, "held": tolerated}
+        reasons.append(Reason("WithinTolerance", message, pool, values))
     limited = _rate_limit(current, tolerated, events, behavior, now_s)
     if limited != tolerated:
         word = "ScaleUpLimit" if tolerated > current else "ScaleDownLimit"
-        message = f"pool {pool} changes to {limited} instead of {tolerated}: scaling policies"
+        message = f"pool {pool}: {current} → {limited} replicas instead of {tolerated}: policies"
         values = {"recommended": tolerated, "limited": limited}
         reasons.append(Reason(word, message, pool, values))
     return Outcome(limited, tuple(reasons))
@@ -105,12 +108,15 @@ def _stabilise(
 
 
 def _tolerate(current: int, desired: int, behavior: Behavior) -> int:
-    """Return current if the change is within the direction's tolerance."""
+    """Return current if the change is within the direction's tolerance.
+
+    As in HPA the band includes its ends and knows no smallest step: at 10 %, 10 → 9 is passed
+    over and 9 → 8 is not. From zero there is nothing to be relative to.
+    """
     if current <= 0 or desired == current:
         return desired
     rules = behavior.scale_up if desired > current else behavior.scale_down
     change = abs(desired - current) / current
-    # A step to zero, or that is all a small fleet can do, is never noise: one replica fewer.
     return current if change <= rules.tolerance + 1e-12 else desired
 
 

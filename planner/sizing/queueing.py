@@ -24,11 +24,13 @@ def erlang_b(servers: ArrayLike, offered: ArrayLike) -> Floats:
     a = np.maximum(np.asarray(offered, dtype=float), 1e-12)
     survival = special.gammaincc(c + 1.0, a)
     log_term = special.xlogy(c, a) - a - special.gammaln(c + 1.0)
-    # Far above capacity the incomplete gamma underflows; there B → 1 − c/a.
+    # Far above capacity the incomplete gamma underflows; there B = (1 − r)(1 + r / a(1 − r)²) up
+    # to O(a⁻²), with r = c / a.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         blocking = np.exp(log_term - np.log(survival))
-    overloaded = np.clip(1.0 - c / a, 0.0, 1.0)
-    return np.asarray(np.where(survival > 1e-280, np.clip(blocking, 0.0, 1.0), overloaded))
+        free = 1.0 - c / a
+        overloaded = free + c / (a * a * free)
+    return np.clip(np.where(survival > 1e-280, blocking, overloaded), 0.0, 1.0)
 
 
 def erlang_c(servers: ArrayLike, offered: ArrayLike) -> Floats:
@@ -75,10 +77,13 @@ def effective_variability(
     """
     x = np.geomspace(1e-3, 900.0, 48)
     index = np.interp(np.log(x), np.log(np.asarray(scales_s)), np.asarray(dispersion)) + service_cv2
-    rho = utilisation[:, None]
+    rho, free = utilisation[:, None], 1.0 - utilisation
     work = np.sqrt(2.0 * rho * x * index * service_mean_s / servers[:, None]) - (1.0 - rho) * x
-    wait_s = np.max(work, axis=1)
-    total = 2.0 * servers * (1.0 - utilisation) * wait_s / (utilisation * service_mean_s)
+    # Wait per unit of index. Beyond the grid the index is constant and the supremum is where
+    # x = I · unit / (1 − ρ), of height I · unit.
+    unit_s = utilisation * service_mean_s / (2.0 * servers * free)
+    beyond_s = np.where(index[-1] * unit_s > free * x[-1], index[-1] * unit_s, 0.0)
+    total = np.maximum(np.max(work, axis=1), beyond_s) / unit_s
     return np.asarray(np.clip(total - service_cv2, np.min(dispersion), np.max(dispersion)))
 
 
