@@ -54,8 +54,7 @@ def _header(text: str) -> str:
 
 
 def _listen_address(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not (port.isascii() and port.isdigit() and 0 <= int(port) <= 65_535) or " " in host:
+    if not re.fullmatch(r"\S*:[0-9]{1,5}", address) or int(address.rpartition(":")[2]) > 65_535:
         raise ValueError(
             f"{address!r} is no address to listen on: write HOST:PORT or :PORT, port 0 to 65535"
         )

@@ -62,11 +62,8 @@ def test_every_field_has_one_type_and_only_what_a_structural_schema_allows():
 
 def test_every_field_but_those_of_kubernetes_is_described():
     bare = {path for path, node in NODES.items() if not node.get("description")}
-    assert {path for path in bare if not path.endswith("[]")} == {
-        ".apiVersion",
-        ".kind",
-        ".metadata",
-    }
+    of_kubernetes = {".apiVersion", ".kind", ".metadata"}
+    assert {path for path in bare if not path.endswith("[]")} == of_kubernetes
 
 
 def test_defaults_are_of_the_type_and_the_range_of_their_field():

@@ -62,7 +62,7 @@ def test_duration_is_read_as_kubernetes_reads_it(text: str, seconds: float):
     ],
 )
 def test_what_is_no_duration_is_refused(value: object):
-    with pytest.raises(ValueError, match="write|legal units"):
+    with pytest.raises(ValueError, match=r"write|legal units"):
         parse_duration_s(value)
 
 
