@@ -5,6 +5,7 @@ Bad input becomes one TraceError that names the file, the line, the column and t
 
 import gzip
 import json
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,8 +136,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise TraceError(
             _line(path, "bytes that are no UTF-8 text", "CSV or JSON lines", mend)
         ) from None
-    except pd.errors.ParserError as error:
-        text = str(error).removeprefix("Error tokenizing data. C error: ")
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        text = str(error).removeprefix("Error tokenizing data. C error: ").strip()
         raise TraceError(
             _line(path, f"a broken row ({text})", "one value a column", "mend it")
         ) from None
@@ -160,15 +161,20 @@ def _open(path: Path) -> IO[str]:
 def _read_csv(lines: _Lines, header: str, stream: IO[str]) -> Trace:
     columns = [column.strip().strip('"') for column in header.rstrip("\r\n").split(",")]
     layout = _recognise(lines.path, columns)
-    # Blank lines stay, so that the number of a row tells its line in the file.
-    table = pd.read_csv(
-        stream,
-        names=columns,
-        usecols=list(layout.columns),
-        index_col=False,
-        low_memory=False,
-        skip_blank_lines=False,
-    )
+    stream.seek(0)
+    with warnings.catch_warnings():
+        # A first row with more values than the header; later ones are errors by themselves.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Blank lines stay, so that the number of a row tells its line in the file.
+        table = pd.read_csv(
+            stream,
+            header=0,
+            names=columns,
+            dtype=dict.fromkeys(set(columns) - set(layout.columns), "category"),
+            index_col=False,
+            low_memory=False,
+            skip_blank_lines=False,
+        )
     while len(table) and table.iloc[-1].isna().all():
         table = table.iloc[:-1]
     return _trace_of(lines, layout, table)
