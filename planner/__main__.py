@@ -69,7 +69,8 @@ def _closed_pipe(_error: BaseException) -> int:
 def _usage(error: BaseException) -> int:
     command = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    return _tell(f"{command}: {message.rstrip('.')}: see {command} --help", UNUSABLE)
+    text = message.replace("Value error, ", "").rstrip(".")
+    return _tell(f"{command}: {text}: see {command} --help", UNUSABLE)
 
 
 def _missing_module(error: BaseException) -> int:

@@ -242,12 +242,13 @@ def backtest(
     interval_s = flags.read_flag("--interval", interval, duration("5s", "10m"))
     lead_s = flags.read_flag("--lead", lead, duration("1s", "2h"))
     ratio = flags.read_flag("--quantile", quantile, percent("50%", "99.9%"))
+    names = flags.read_predictors(predictors)
     from planner.app import backtest as run_backtest
 
     return run_backtest(
         trace=trace,
         prometheus_window_s=window_s,
-        predictors=flags.read_predictors(predictors),
+        predictors=names,
         interval_s=interval_s,
         lead_s=lead_s,
         quantile=ratio,

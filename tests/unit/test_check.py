@@ -1,0 +1,303 @@
+"""`check --offline`: what files alone tell of a service."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.check import VLLM_BOUNDS_S, check_offline
+from planner.finding import Finding, Level
+from planner.fit import ttft_alone_s
+from planner.model import Transfer
+from planner.service import LoadedService, build_service
+from planner.specfile import parse_spec
+from profiles import Profile, read_profile
+
+DATA = Path(__file__).parents[2] / "profiles" / "data"
+PROFILE = read_profile(DATA / "llama-3.1-8b-fp8-h200.json")
+
+
+def pool(role: str, **over: Any) -> dict[str, Any]:
+    return {
+        "name": role,
+        "role": role.title(),
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": role},
+        "profile": {"file": "unused"},
+        "maxReplicas": 8,
+        "startup": "60s",
+    } | over
+
+
+def loaded(
+    profile: Profile = PROFILE,
+    *,
+    prefill: dict[str, Any] | None = None,
+    decode: dict[str, Any] | None = None,
+    **spec: Any,
+) -> LoadedService:
+    """Return a service about which `check` has nothing to say, with parts replaced."""
+    found = parse_spec(
+        {
+            "apiVersion": "pd-planner.io/v1alpha1",
+            "kind": "PDAutoscaler",
+            "metadata": {"name": "llama"},
+            "spec": {
+                "sla": {"ttft": "500ms", "itl": "25ms", "scope": {"maxInputTokens": 8192}},
+                "fallback": {"prefill": 4, "decode": 4},
+                "pools": [pool("prefill", **prefill or {}), pool("decode", **decode or {})],
+            }
+            | spec,
+        },
+        "f.yaml",
+    )
+    profiles = {"prefill": profile, "decode": profile}
+    return LoadedService(found, build_service(found, profiles, Transfer()), profiles, "f.yaml")
+
+
+def told(service: LoadedService) -> list[Finding]:
+    """Return what is not ok."""
+    return [found for found in check_offline(service) if found.level is not Level.OK]
+
+
+def sla(**over: Any) -> dict[str, Any]:
+    return {"ttft": "500ms", "itl": "25ms", "scope": {"maxInputTokens": 8192}} | over
+
+
+def test_service_without_fault_is_ok_on_every_topic():
+    found = check_offline(loaded())
+    assert {finding.level for finding in found} == {Level.OK}
+    topics = {finding.where for finding in found}
+    assert {"spec", "pool prefill: ttft", "pool decode: itl", "sla.ttft", "sla.itl"} <= topics
+    assert {"fallback", "limits", "pool decode: startup", "pool decode: behavior"} <= topics
+
+
+def test_every_finding_is_one_line_and_those_not_ok_say_the_mend():
+    everything = loaded(sla=sla(ttft="10ms", itl="2ms"), fallback=None, interval="5s", topology={})
+    for finding in check_offline(everything):
+        assert "\n" not in finding.line
+        assert bool(finding.mend) == (finding.level is not Level.OK)
+        assert finding.line.endswith(finding.mend or finding.what)
+
+
+NOT_OK = {
+    "ttft out of reach": (
+        loaded(sla=sla(ttft="20ms")),
+        Level.ERROR,
+        "pool prefill: ttft",
+        "905 tokens takes 49.4ms in an idle service, more than the target of 20ms",
+        "raise sla.ttft to 74.1ms or more",
+    ),
+    "longest prompt out of reach": (
+        loaded(sla=sla(ttft="250ms", scope={"maxInputTokens": 16384})),
+        Level.WARNING,
+        "pool prefill: ttft",
+        "up to 9157 tokens meet it",
+        "set sla.scope.maxInputTokens to 9157 or less",
+    ),
+    "itl out of reach": (
+        loaded(sla=sla(itl="2ms")),
+        Level.ERROR,
+        "pool decode: itl",
+        "one sequence alone takes 4.4ms a token",
+        "raise sla.itl",
+    ),
+    "prompts beyond the profile": (
+        loaded(sla=sla(ttft="1s", scope={"maxInputTokens": 20_000})),
+        Level.WARNING,
+        "pool prefill: profile",
+        "the profile ends at 16372",
+        "set sla.scope.maxInputTokens to 16372",
+    ),
+    "context beyond the profile": (
+        loaded(sla=sla(scope={"maxInputTokens": 16_384})),
+        Level.WARNING,
+        "pool decode: profile",
+        "decode was measured up to a context of 13585",
+        "measure longer contexts",
+    ),
+    "no scope": (
+        loaded(sla=sla(scope={}, ttft="1s")),
+        Level.WARNING,
+        "sla.scope",
+        "prompts of every length",
+        "at most 16372",
+    ),
+    "prompt beyond the cache": (
+        loaded(PROFILE.model_copy(update={"kv_capacity_tokens": 8000})),
+        Level.ERROR,
+        "pool decode: profile",
+        "holds 8000 tokens, less than a prompt of 8192",
+        "below 8000",
+    ),
+    "cache bytes unknown": (
+        loaded(PROFILE.model_copy(update={"kv_bytes_per_token": None})),
+        Level.WARNING,
+        "pool prefill: profile",
+        "kv_bytes_per_token is not known",
+        "add kv_bytes_per_token",
+    ),
+    "other replica size": (
+        loaded(prefill={"gpusPerReplica": 2}),
+        Level.WARNING,
+        "pool prefill: gpusPerReplica",
+        "the spec says 2, which is used; the profile was made with 1",
+        "correct the spec",
+    ),
+    "other startup": (
+        loaded(PROFILE.model_copy(update={"startup_s": 95.0}), prefill={"startup": "95s"}),
+        Level.WARNING,
+        "pool decode: startup",
+        "the spec says 1m, which is used; the profile measured 1m35s",
+        "leave startup out",
+    ),
+    "other gpu": (
+        loaded(prefill={"gpuType": "a100"}),
+        Level.WARNING,
+        "pool prefill: gpuType",
+        "the spec says a100, the profile was made on h200",
+        "use a profile of that GPU",
+    ),
+    "startup beyond the forecast": (
+        loaded(interval="10s", decode={"startup": "5m"}),
+        Level.WARNING,
+        "pool decode: startup",
+        "5m to start a replica, and the forecast ends 2m40s ahead (16 intervals)",
+        "raise interval to 20s or more",
+    ),
+    "target inside a bucket": (
+        loaded(sla=sla(itl="15ms")),
+        Level.WARNING,
+        "sla.itl",
+        "15ms is no bound of vLLM's histogram (next: 10ms, 25ms)",
+        "start vLLM with --custom-histogram-buckets that hold 0.015, or choose 10ms or 25ms",
+    ),
+    "no fallback": (
+        loaded(fallback=None),
+        Level.WARNING,
+        "fallback",
+        "not set",
+        "set fallback.prefill and fallback.decode",
+    ),
+    "never up": (
+        loaded(behavior={"scaleUp": {"selectPolicy": "Disabled"}}),
+        Level.WARNING,
+        "pool decode: behavior",
+        "it never scales up",
+        "behavior.scaleUp",
+    ),
+    "never at all": (
+        loaded(
+            behavior={
+                "scaleUp": {"selectPolicy": "Disabled"},
+                "scaleDown": {"selectPolicy": "Disabled"},
+            }
+        ),
+        Level.ERROR,
+        "pool prefill: behavior",
+        "it can scale neither up nor down",
+        "remove selectPolicy: Disabled",
+    ),
+    "fixed size": (
+        loaded(decode={"minReplicas": 8}),
+        Level.WARNING,
+        "pool decode: behavior",
+        "both 8: it never scales",
+        "raise maxReplicas",
+    ),
+    "no room in the budget": (
+        loaded(
+            prefill={"gpuType": "h200"}, decode={"gpuType": "h200"}, limits={"gpus": {"h200": 2}}
+        ),
+        Level.WARNING,
+        "limits.gpus.h200",
+        "the floors need 2 of 2",
+        "raise the limit",
+    ),
+    "budget of another gpu": (
+        loaded(limits={"gpus": {"h100": 8}}),
+        Level.WARNING,
+        "limits.gpus.h100",
+        "no pool has this gpuType",
+        "write one of gpu",
+    ),
+    "cost without prices": (
+        loaded(prefill={"gpuHourPrice": "2"}, limits={"costPerHour": "10"}),
+        Level.ERROR,
+        "limits.costPerHour",
+        "no gpuHourPrice for decode",
+        "give every pool a gpuHourPrice",
+    ),
+    "no room in the cost": (
+        loaded(
+            prefill={"gpuHourPrice": "2"},
+            decode={"gpuHourPrice": "1"},
+            limits={"costPerHour": "3.5"},
+        ),
+        Level.WARNING,
+        "limits.costPerHour",
+        "the floors cost 3 of 3.5",
+        "raise the limit",
+    ),
+    "ratio that cannot be": (
+        loaded(
+            limits={"prefillDecodeRatio": {"min": "4"}}, prefill={"maxReplicas": 3}, fallback=None
+        ),
+        Level.ERROR,
+        "limits.prefillDecodeRatio",
+        "allow ratios from 0.125 to 3 only",
+        "change the bounds or the pools",
+    ),
+    "floors outside the ratio": (
+        loaded(limits={"prefillDecodeRatio": {"min": "2"}}),
+        Level.WARNING,
+        "limits.prefillDecodeRatio",
+        "the floors have a ratio of 1",
+        "choose floors",
+    ),
+    "topology": (
+        loaded(topology={"highestTierAllowed": 2}),
+        Level.WARNING,
+        "topology",
+        "not acted on",
+        "leave it out",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("service", "level", "where", "what", "mend"), NOT_OK.values(), ids=NOT_OK.keys()
+)
+def test_what_is_not_ok_is_told_with_its_mend(
+    service: LoadedService, level: Level, where: str, what: str, mend: str
+):
+    found = [f for f in told(service) if f.where == where and f.level is level and what in f.what]
+    assert len(found) == 1, [f.line for f in told(service)]
+    assert mend in found[0].mend
+
+
+def test_ttft_of_an_idle_service_is_prefill_plus_transfer_plus_first_step():
+    service = loaded().service
+    prefill, decode = service.pools
+    assert prefill.prefill is not None
+    assert decode.decode is not None
+    assert prefill.kv_bytes_per_token == 131_072
+    by_hand = (
+        float(prefill.prefill.service_s(4168))
+        + 131_072 * 4168 / 25e9
+        + 0.005
+        + float(decode.decode.itl_s(1, 4168))
+    )
+    assert ttft_alone_s(service, prefill, 4168) == pytest.approx(by_hand, rel=1e-9)
+    assert float(prefill.prefill.service_s(4168)) == pytest.approx(0.087342, rel=1e-4)
+
+
+def test_bounds_of_vllm_ascend():
+    for bounds in VLLM_BOUNDS_S.values():
+        assert list(bounds) == sorted(set(bounds))
+
+
+def test_prophet_is_an_error_exactly_where_it_is_not_installed():
+    found = told(loaded(forecast={"predictor": "Prophet"}))
+    expected = [] if find_spec("prophet") else ["forecast.predictor"]
+    assert [finding.where for finding in found] == expected
