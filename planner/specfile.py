@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,8 @@ from planner.yaml_text import YamlError, read_documents
 Location = tuple[str | int, ...]
 
 _SHOWN_MAX: Final = 60
+_OUTSIDE: Final = reprlib.Repr()
+_OUTSIDE.maxlevel = 2
 _WRONG_TYPES: Final = {
     "string_type": "no text: write it in quotes",
     "int_type": "no whole number: write one without quotes",
@@ -174,7 +177,7 @@ def _message(detail: ErrorDetails) -> str:
         return str(detail["ctx"]["error"])
     if kind == "missing":
         return f"is missing: add it{_meaning(where)}"
-    if kind == "extra_forbidden":
+    if kind in {"extra_forbidden", "invalid_key"}:
         return _unknown_key(where)
     if kind in {"enum", "literal_error"}:
         legal = _node(where).get("enum") or [_node(where).get("const", API_VERSION)]
@@ -231,5 +234,9 @@ def _schema() -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=repr, ensure_ascii=True)
+    # Anchors make lists that hold themselves, or billions of entries: look at the outside only.
+    if isinstance(value, list | dict):
+        text = _OUTSIDE.repr(value)
+    else:
+        text = json.dumps(value, default=repr, ensure_ascii=True)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"

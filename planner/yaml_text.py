@@ -56,8 +56,11 @@ def read_documents(text: str) -> list[Any]:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise YamlError(f"{place}{error.problem or 'no YAML'}: correct the YAML there") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except yaml.YAMLError as error:
         raise YamlError(" ".join(str(error).split())) from error
+    except (ValueError, LookupError, AttributeError) as error:
+        # PyYAML stumbles over `!!int x`, `!!bool x`, `!!timestamp x` and their like.
+        raise YamlError("a value does not fit its !! tag: leave the tag out") from error
     except RecursionError as error:
         raise YamlError("nested too deeply: write a plain PDAutoscaler") from error
     return [document for document in documents if document is not None]

@@ -1,7 +1,9 @@
 """PDAutoscaler files: what is accepted, and the one line that each fault is told in."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -178,7 +180,7 @@ BAD = {
     ),
     "not a list": (
         document(pools={"prefill": 1}),
-        'spec.pools: {"prefill": 1} is no list: begin each entry with a dash',
+        "spec.pools: {'prefill': 1} is no list: begin each entry with a dash",
     ),
     "not a mapping": (
         document(sla=[1]),
@@ -367,6 +369,21 @@ FILES = {
         (
             "f.yaml: line 1, column 1: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/object/apply:os.system': correct the YAML there"
+        ),
+    ),
+    "tag that lies": (
+        "a: !!timestamp x",
+        "f.yaml: a value does not fit its !! tag: leave the tag out",
+    ),
+    "list in itself": (
+        "&a [*a]",
+        "f.yaml: [[[...]]] is no mapping: write a PDAutoscaler",
+    ),
+    "billion entries": (
+        "- &a [x, x]\n" + "".join(f"- &{b} [*{a}, *{a}]\n" for a, b in pairwise(ascii_lowercase)),
+        (
+            "f.yaml: [['x', 'x'], [[...], [...]], [[...], [...]], [[...], [...]],… is no mapping: "
+            "write a PDAutoscaler"
         ),
     ),
     "very deep": ("[" * 5000, "f.yaml: nested too deeply: write a plain PDAutoscaler"),
