@@ -146,7 +146,7 @@ def observation(**over: Any) -> Observation:
 
 def token_load(tps: float, **over: Any) -> TokenLoad:
     """Return a load that is known for certain."""
-    return TokenLoad(**({name: tps for name in ("seen_tps", "mean_tps", "up_tps", "keep_tps")}
+    return TokenLoad(**(dict.fromkeys(("seen_tps", "mean_tps", "up_tps", "keep_tps"), tps)
                         | over))  # fmt: skip
 
 

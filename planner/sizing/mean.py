@@ -31,8 +31,8 @@ def decode_replicas(
     """
     target_s = itl_s / factor if factor > 0.0 else itl_s
     try:
-        throughput_tps, reachable = surface.best_throughput(target_s, context_tokens), True
+        point = surface.best_throughput(target_s, context_tokens)
     except ProfileError:
         alone_s = float(surface.itl_s(1.0, context_tokens))
         return math.ceil(output_tps * alone_s - 1e-9), False
-    return math.ceil(output_tps / throughput_tps.throughput_tps - 1e-9), reachable
+    return math.ceil(output_tps / point.throughput_tps - 1e-9), True

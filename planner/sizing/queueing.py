@@ -30,7 +30,7 @@ def erlang_b(servers: ArrayLike, offered: ArrayLike) -> Floats:
         blocking = np.exp(log_term - np.log(survival))
         free = 1.0 - c / a
         overloaded = free + c / (a * a * free)
-    return np.clip(np.where(survival > 1e-280, blocking, overloaded), 0.0, 1.0)
+    return np.asarray(np.clip(np.where(survival > 1e-280, blocking, overloaded), 0.0, 1.0))
 
 
 def erlang_c(servers: ArrayLike, offered: ArrayLike) -> Floats:

@@ -192,10 +192,8 @@ def in_hpas_words(current, wanted, behavior, events, past):
     ups = [value for ago_s, value in past if ago_s < behavior.scale_up.stabilization_window_s]
     downs = [value for ago_s, value in past if ago_s < behavior.scale_down.stabilization_window_s]
     stable = current
-    if stable < min([wanted, *ups]):
-        stable = min([wanted, *ups])
-    if stable > max([wanted, *downs]):
-        stable = max([wanted, *downs])
+    stable = max(stable, min([wanted, *ups]))
+    stable = min(stable, max([wanted, *downs]))
     if stable == current:
         return stable
     rising = stable > current

@@ -1,0 +1,67 @@
+"""The index of dispersion on seeded arrivals whose index is known."""
+
+import numpy as np
+import pytest
+
+from planner.sizing.dispersion import SCALES_S, dispersion_curve
+
+AT_16_S, AT_32_S = SCALES_S.index(16.0), SCALES_S.index(32.0)
+
+
+def intervals(rate_rps, *, batch=1, many=2000, seed=7):
+    """Intervals of four scrapes; `rate_rps` is a number or one an interval and scrape."""
+    rng = np.random.default_rng(seed)
+    expected = np.broadcast_to(np.asarray(rate_rps, float), (many, 4)) * 15.0 / batch
+    return [(15.0, tuple(row)) for row in (batch * rng.poisson(expected)).astype(float)]
+
+
+@pytest.mark.parametrize("rate_rps", [0.2, 5.0, 200.0])
+def test_poisson_is_one_at_every_scale(rate_rps):
+    assert dispersion_curve(intervals(rate_rps)) == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.parametrize("batch", [2, 5, 20])
+def test_batches_of_b_are_b_at_what_scrapes_resolve(batch):
+    curve = dispersion_curve(intervals(20.0, batch=batch))
+    assert curve[AT_16_S:] == pytest.approx(batch, rel=0.12)
+    assert curve[0] == 1.0
+    assert np.all(np.diff(curve[: AT_16_S + 1]) > 0.0)
+
+
+def test_a_linear_trend_is_no_dispersion():
+    """Up and down between 10 and 30 requests/s in two hours each way, for a day and more."""
+    rising = np.linspace(10.0, 30.0, 480)
+    days = np.tile(np.concatenate((rising, rising[::-1])), 10).reshape(-1, 4)
+    assert dispersion_curve(intervals(days, many=2400)) == pytest.approx(1.0, abs=0.12)
+
+
+def test_a_step_between_intervals_is_no_dispersion():
+    steps = np.where(np.arange(2000)[:, None] % 2 == 0, 5.0, 25.0)
+    assert dispersion_curve(intervals(steps)) == pytest.approx(1.0, abs=0.12)
+
+
+def test_few_bins_lean_on_poisson():
+    few, many = (
+        dispersion_curve([(15.0, (0.0, 200.0, 0.0, 200.0))] * n)[AT_16_S] for n in (1, 500)
+    )
+    assert 1.0 < few < 0.25 * many
+    # 4/3 · 100 at 15 s and none at 30 s, read in between at 16 s.
+    assert many == pytest.approx(4 / 3 * 100.0, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([(15.0, (3.0,))] * 9, id="one scrape an interval"),
+        pytest.param([(15.0, (0.0, 0.0, 0.0, 0.0))] * 9, id="silence"),
+        pytest.param([(15.0, (50.0, 50.0, 50.0, 50.0))] * 9, id="a metronome"),
+    ],
+)
+def test_what_says_nothing_is_poisson(given):
+    assert dispersion_curve(given).tolist() == [1.0] * len(SCALES_S)
+
+
+def test_intervals_of_unequal_scrapes_are_one_measurement():
+    ragged = [(15.0, counts[: 2 + n % 3]) for n, (_, counts) in enumerate(intervals(20.0, batch=5))]
+    assert dispersion_curve(ragged)[AT_16_S:] == pytest.approx(5.0, rel=0.15)
