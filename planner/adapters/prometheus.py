@@ -1,8 +1,8 @@
 """The `Metrics` port on Prometheus: two queries an interval for all services alike.
 
 Nothing is differenced or rated here: `rate()` drops a new pod's first and a dead pod's last
-increments, a bias exactly while scaling. Every failure is a `MetricsError` in the answer; every
-call ends within twice the timeout.
+increments, a bias exactly while scaling. Every failure is a `MetricsError` in the answer; each
+read, and each stretch of history, ends within twice the timeout.
 """
 
 import math

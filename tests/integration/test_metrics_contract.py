@@ -266,7 +266,13 @@ class TestNothingToRead:
 class TestHistory:
     @pytest.mark.parametrize("service", [LLAMA, QWEN], ids=["llama", "qwen"])
     @pytest.mark.parametrize(
-        ("start_s", "step_s"), [(-30.0, 30.0), (7.5, 60.0), (0.123, 12.5)], ids=str
+        ("start_s", "step_s"),
+        [
+            pytest.param(-30.0, 30.0, id="with the scrapes"),
+            pytest.param(7.5, 60.0, id="between the scrapes"),
+            pytest.param(0.123, 12.5, id="at odd times"),
+            pytest.param(-1.0, 1.5, id="in several stretches"),
+        ],
     )
     def test_replays_what_was_read(
         self, metrics: Metrics, service: Service, start_s: float, step_s: float
