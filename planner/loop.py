@@ -61,14 +61,14 @@ class Loop:
 
     def tick(
         self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
-    ) -> Decision:
+    ) -> TickRecord:
         """Decide on what was read at `now_s` [s, Unix], apply it, tell everybody."""
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
         applied, error = self._apply(decision, now_s)
         record = TickRecord(self.service.key, decision, applied, error)
         for listener in self._telemetry:
             listener.record(record)
-        return decision
+        return record
 
     def _apply(self, decision: Decision, now_s: float) -> tuple[bool | None, str | None]:
         """Write the patch, if there is one; a refusal is an answer, not a crash."""

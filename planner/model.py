@@ -318,7 +318,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class PoolFleet:
-    """Replicas asked of the target, and the pods that exist (empty if they can't be listed)."""
+    """Pods asked of the target, and those that exist (empty if they can't be listed)."""
 
     replicas: int
     pods: tuple[Pod, ...] = ()
@@ -326,7 +326,7 @@ class PoolFleet:
     def ready(self, pods_per_replica: int = 1) -> int:
         """Return the replicas that serve; without a pod list, those asked for."""
         if not self.pods:
-            return self.replicas
+            return self.replicas // pods_per_replica
         serving = sum(1 for p in self.pods if p.ready_s is not None and not p.terminating)
         return serving // pods_per_replica
 
@@ -427,7 +427,7 @@ class PoolObservation:
     service_s
         Mean prefill time without waiting [s] or mean inter-token latency [s]; None if unknown.
     concurrency
-        Mean running sequences a pod at the interval's two ends.
+        Mean running sequences a pod over the interval, by Little's law.
     concurrency_spread
         Variance over mean of running sequences over the pool's pods, None below three pods.
     waiting
@@ -463,7 +463,7 @@ class Observation:
     handover_s
         Mean time from the end of prefill to the first token at the client [s].
     arrival_bins
-        (width [s], requests) of the scrape intervals inside, oldest first.
+        Width [s] and requests of the scrape intervals inside, oldest first.
     """
 
     at_s: float
@@ -480,7 +480,7 @@ class Observation:
     itl: Attainment | None = None
     handover_s: float | None = None
     age_s: float = 0.0
-    arrival_bins: tuple[tuple[float, float], ...] = ()
+    arrival_bins: tuple[float, tuple[float, ...]] = (0.0, ())
 
 
 @dataclass(frozen=True, slots=True)

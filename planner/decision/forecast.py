@@ -16,8 +16,8 @@ from predictors.conformal import Forecaster, ForecasterState
 SMOOTH_S = 300.0
 # Requests of the smoothed mix that one interval's own mean length is weighed against.
 MIX_REQUESTS = 20.0
-# Scrape intervals that dispersion is measured over: an hour at 15 s.
-MAX_BINS = 240
+# Intervals that dispersion is measured over.
+DISPERSION_INTERVALS = 60
 # Entries beyond which a smoothed histogram forgets nothing by keeping fewer of them.
 MAX_ENTRIES = 1e6
 
@@ -31,7 +31,7 @@ class ForecastMemory:
     prompts: Histogram | None = None
     outputs: Histogram | None = None
     uncached_ratio: float = 1.0
-    bins: tuple[tuple[float, float], ...] = ()
+    bins: tuple[tuple[float, tuple[float, ...]], ...] = ()
     spread: Mapping[str, float] = field(default_factory=dict)
     handover_s: float | None = None
     backlog_tokens: float = 0.0
@@ -74,6 +74,8 @@ def learn(service: Service, memory: ForecastMemory, observation: Observation) ->
     if observation.handover_s is not None:
         last_s = observation.handover_s if handover_s is None else handover_s
         handover_s = observation.handover_s + (last_s - observation.handover_s) * keep
+    new_bins = (observation.arrival_bins,) if observation.arrival_bins[1] else ()
+    bins = (*memory.bins, *new_bins)
     mean_isl = prompts.mean if prompts and prompts.mean else 0.0
     return ForecastMemory(
         series,
@@ -81,7 +83,7 @@ def learn(service: Service, memory: ForecastMemory, observation: Observation) ->
         prompts,
         outputs,
         ratio,
-        (*memory.bins, *observation.arrival_bins)[-MAX_BINS:],
+        bins[-DISPERSION_INTERVALS:],
         spread,
         handover_s,
         waiting * mean_isl * ratio,

@@ -112,6 +112,8 @@ def _is_finite(sample: Sample) -> bool:
             yield pod.at_s
             yield from pod.counters.values()
             yield from pod.gauges.values()
+            for scraped in pod.trail:
+                yield from scraped
             for histogram in pod.histograms.values():
                 yield histogram.sum
                 yield from histogram.cumulative
@@ -260,23 +262,37 @@ def attainment(latencies: Histogram | None, target_s: float) -> Attainment | Non
     return Attainment(below / latencies.count, above / latencies.count, latencies.count)
 
 
-def arrival_bins(intervals: Sequence[Interval]) -> tuple[tuple[float, float], ...]:
-    """Return (width [s], requests) of every scrape interval inside, summed over pods."""
-    steps: list[tuple[float, float, float]] = []
-    for interval in intervals:
-        for pod in interval.live:
-            last = interval.before.get(pod.pod)
-            points = [*(last.trail[-1:] if last else ()), *pod.trail]
-            steps += [
-                (b[0], b[0] - a[0], max(b[1] - a[1], 0.0))
-                for a, b in pairwise(points)
-                if b[0] > a[0]
-            ]
+def arrival_bins(intervals: Sequence[Interval]) -> tuple[float, tuple[float, ...]]:
+    """Return the bin width [s] and the requests of each scrape interval inside, over all pods.
+
+    Empty where pods came or went: what moves between pods would look like a burst.
+    """
+    if any(interval.changed for interval in intervals):
+        return 0.0, ()
+    steps = [step for interval in intervals for pod in interval.live
+             for step in _scrape_steps(interval.before[pod.pod], pod)]  # fmt: skip
     if not steps:
-        return ()
-    width_s = median(step[1] for step in steps)
+        return 0.0, ()
+    width_s = median(width_s for _, width_s, _ in steps)
     bins: dict[int, float] = {}
-    for at_s, _, count in steps:
-        index = round(at_s / width_s)
-        bins[index] = bins.get(index, 0.0) + count
-    return tuple((width_s, bins[index]) for index in sorted(bins))
+    for age_s, step_s, count in steps:
+        # A step over a missed scrape is spread evenly over the scrapes it stands for.
+        many = max(round(step_s / width_s), 1)
+        for index in range(many):
+            key = round(age_s / width_s) + index
+            bins[key] = bins.get(key, 0.0) + count / many
+    return width_s, tuple(bins[key] for key in sorted(bins, reverse=True))
+
+
+def _scrape_steps(before: PodSample, pod: PodSample) -> list[tuple[float, float, float]]:
+    """Return (age [s], width [s], requests) of a pod's scrape intervals since `before`.
+
+    Age counts back from the pod's own last scrape: pods are scraped at different moments, and
+    from one moment common to all the first and the last bin would lack some of them.
+    """
+    seen_s = before.trail[-1][0] if before.trail else -math.inf
+    points = [*before.trail[-1:], *(point for point in pod.trail if point[0] > seen_s)]
+    return [
+        (points[-1][0] - end_s, end_s - start_s, max(later - earlier, 0.0))
+        for (start_s, earlier), (end_s, later) in pairwise(points)
+    ]

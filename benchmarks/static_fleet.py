@@ -1,0 +1,83 @@
+"""The best static fleet in hindsight against the planner, in the same plant, on the same trace.
+
+``python -m benchmarks.static_fleet SPEC TRACE SCALE [ATTAINMENT]`` runs the planner, then searches
+the cheapest fixed prefill and decode counts that reach the attainment asked for (default: what
+the planner reached), and prints both.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.machine import describe
+from planner.replay import Replay, plant_config
+from planner.service import LoadedService, load_services
+from planner.simulation.plant import Plant
+from planner.simulation.results import Summary, summarise
+from planner.simulation.trace_files import open_trace
+from planner.simulation.traces import Trace, clip, scale_trace
+
+WARMUP_INTERVALS = 10
+# So many replicas that the other role alone decides.
+PLENTY = 200
+
+
+def summary(loaded: LoadedService, results: object) -> Summary:
+    sla = loaded.service.sla
+    return summarise(results, sla.ttft_s, sla.itl_s, WARMUP_INTERVALS * loaded.service.interval_s)
+
+
+def static(loaded: LoadedService, trace: Trace, prefill: int, decode: int) -> Summary:
+    """Run a fixed fleet through the trace."""
+    pools = dict(zip((p.name for p in loaded.service.pools), (prefill, decode), strict=True))
+    plant = Plant(plant_config(loaded, pools, seed=0), trace)
+    plant.advance(trace.duration_s)
+    plant.drain()
+    return summary(loaded, plant.results())
+
+
+def smallest(attains, low: int, high: int) -> int:
+    """Return the smallest count that attains; attainment rises with the count."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if attains(middle) else (middle + 1, high)
+    return low
+
+
+def best_static(loaded: LoadedService, trace: Trace, wanted: float) -> tuple[int, int, Summary]:
+    """Return the cheapest fixed fleet that attains `wanted`, searched outwards from the corner.
+
+    The corner is the fewest replicas of each role with which it attains alone; from there one
+    replica more is tried where it is cheapest until the pair attains.
+    """
+    p = smallest(lambda n: static(loaded, trace, n, PLENTY).attainment.ttft >= wanted, 1, PLENTY)
+    d = smallest(lambda n: static(loaded, trace, PLENTY, n).attainment.itl >= wanted, 1, PLENTY)
+    for extra in range(2 * PLENTY):
+        for more in range(extra + 1):
+            found = static(loaded, trace, p + more, d + extra - more)
+            if found.attainment.both >= wanted:
+                return p + more, d + extra - more, found
+    raise SystemExit("no fixed fleet attains that")
+
+
+def main() -> None:
+    spec, trace_name, scale = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    loaded = load_services([Path(spec)])[0]
+    trace = scale_trace(open_trace(trace_name), scale, 0)
+    trace, _ = clip(trace, loaded.service.sla.max_input_tokens or 10**9)
+    print(describe())
+    replay = Replay(loaded, trace)
+    for _ in replay.frames():
+        pass
+    ours = summary(loaded, replay.finish())
+    print(f"planner  {ours.attainment.both:.4f} at {ours.total_gpu_hours:.1f} GPU-hours "
+          f"(worst 5 min {ours.attainment.worst_5min:.3f})", flush=True)  # fmt: skip
+    wanted = float(sys.argv[4]) if len(sys.argv) > 4 else ours.attainment.both
+    p, d, fixed = best_static(loaded, trace, min(wanted, 0.9999))
+    print(f"static   {fixed.attainment.both:.4f} at {fixed.total_gpu_hours:.1f} GPU-hours "
+          f"({p} + {d} replicas, worst 5 min {fixed.attainment.worst_5min:.3f})")  # fmt: skip
+    print(f"planner / static: {ours.total_gpu_hours / fixed.total_gpu_hours:.3f}")
+
+
+if __name__ == "__main__":
+    main()
