@@ -1,6 +1,7 @@
 """`check`: what to know before trusting a spec. The offline part: files only. Pure."""
 
 import bisect
+import math
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import chain
@@ -88,7 +89,7 @@ def _horizon(service: Service) -> Iterator[Finding]:
         where = f"pool {pool.name}: startup"
         words = f"{format_duration(pool.startup_s)} to start a replica"
         if pool.startup_s + service.interval_s > ahead_s:
-            least = format_duration(pool.startup_s / (FORECAST_STEPS - 1))
+            least = format_duration(math.ceil(pool.startup_s / (FORECAST_STEPS - 1)))
             yield warning(
                 where,
                 f"{words}, and the forecast ends {format_duration(ahead_s)} ahead "

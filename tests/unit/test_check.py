@@ -165,6 +165,13 @@ NOT_OK = {
         "5m to start a replica, and the forecast ends 2m40s ahead (16 intervals)",
         "raise interval to 20s or more",
     ),
+    "startup and interval beyond the forecast": (
+        loaded(interval="10s", decode={"startup": "151s"}),
+        Level.WARNING,
+        "pool decode: startup",
+        "2m31s to start a replica",
+        "raise interval to 11s or more",
+    ),
     "target inside a bucket": (
         loaded(sla=sla(itl="15ms")),
         Level.WARNING,

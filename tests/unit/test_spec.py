@@ -11,8 +11,9 @@ import yaml
 
 from planner.errors import SpecError
 from planner.model import Mode, PolicyType, Role, ScalingPolicy, SelectPolicy, Statistic, Transfer
-from planner.service import load_services, to_service
+from planner.service import build_service, load_services, to_service
 from planner.specfile import load_specs, parse_spec
+from profiles import read_profile
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROFILE = str(Path(__file__).parents[2] / "profiles" / "data" / "llama-3.1-8b-fp8-h200.json")
@@ -474,6 +475,10 @@ def test_service_takes_the_spec_over_the_profile_and_the_profile_over_defaults(t
     prefill, decode = service.pools
     assert (prefill.gpus_per_replica, prefill.startup_s) == (2, 180.0)
     assert (decode.gpus_per_replica, decode.startup_s) == (1, 60.0)
+    measured = read_profile(PROFILE).model_copy(update={"startup_s": 95.0})
+    profiles = {"prefill": measured, "decode": measured}
+    again = build_service(parse_spec(asked, "f.yaml"), profiles, Transfer())
+    assert [found.startup_s for found in again.pools] == [180.0, 95.0]
     assert prefill.prefill is not None
     assert prefill.decode is None
     assert decode.role is Role.DECODE
