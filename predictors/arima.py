@@ -32,6 +32,10 @@ _DISCOUNT = 0.95
 
 # Steps of the optimiser; three parameters on a scaled series seldom need more.
 _ITERATIONS = 20
+_EVALUATIONS = 60
+
+# Points whose likelihood depends on the diffuse start: the largest number of states of `_ORDERS`.
+_BURN = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,9 +242,11 @@ def _fit(history: FloatArray, scale: float, order: tuple[int, int, int]) -> _Mod
         with warnings.catch_warnings():
             # Starting values and slow convergence are its daily bread; the score judges the result.
             warnings.simplefilter("ignore")
-            fitted = SARIMAX(relative, order=order, concentrate_scale=True).fit(
-                disp=0, maxiter=_ITERATIONS, cov_type="none"
-            )
+            form = SARIMAX(relative, order=order, concentrate_scale=True)
+            # The stationary start solves a Lyapunov equation at every step of the optimiser; where
+            # threads compete for cores, that takes ten times as long as all the rest.
+            form.initialize_approximate_diffuse()
+            fitted = form.fit(disp=0, maxiter=_ITERATIONS, maxfun=_EVALUATIONS, cov_type="none")
         model = _model(fitted, order, scale, seen.size)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError):
         return None
@@ -253,8 +259,8 @@ def _model(fitted: Any, order: tuple[int, int, int], scale: float, points: int) 
     space, filtered = fitted.model.ssm, fitted.filter_results
     selection = space["selection"]
     parameters = len(fitted.params) + 1  # and σ², which drops out of the optimisation
-    likelihood = float(fitted.llf_obs[1:].sum())
-    correction = 2 * parameters * (parameters + 1) / (points - parameters - 1)
+    likelihood = float(fitted.llf_obs[_BURN:].sum())
+    correction = 2 * parameters * (parameters + 1) / (points - _BURN - parameters - 1)
     return _Model(
         order=order,
         score=2 * parameters - 2 * likelihood + correction,

@@ -307,14 +307,18 @@ def _with_prior(measured: FloatArray) -> FloatArray:
     """Add the normal points, centre and spread shrunk towards the measured errors; sorted.
 
     Centre is the median and spread √(π/2) times the mean absolute deviation, the standard deviation
-    if errors are normal: one burst in the window must not widen the whole prior.
+    if errors are normal: one burst in the window must not widen the whole prior. Spreads are shrunk
+    as logarithms, since loads err by 0.5 % or by 50 %; n equal errors prove no less than the prior
+    spread / (n + 1).
     """
-    trust = measured.size / (measured.size + _PRIOR_POINTS)
+    samples = measured.size
+    trust = samples / (samples + _PRIOR_POINTS)
     centre = deviation = 0.0
-    if measured.size:
-        centre = np.sort(measured)[measured.size // 2]
-        deviation = np.abs(measured - centre).mean()
-    spread = math.sqrt(trust * math.pi / 2 * deviation**2 + (1 - trust) * _PRIOR_SPREAD**2)
+    if samples:
+        centre = np.sort(measured)[samples // 2]
+        deviation = math.sqrt(math.pi / 2) * np.abs(measured - centre).mean()
+    deviation = max(deviation, _PRIOR_SPREAD / (samples + 1))
+    spread = deviation**trust * _PRIOR_SPREAD ** (1 - trust)
     return np.sort(np.concatenate((measured, trust * centre + spread * _NORMAL)))
 
 

@@ -116,9 +116,7 @@ def test_a_state_is_a_value(predictor: Predictor[Any]) -> None:
 def test_the_unit_does_not_matter(name: str, factor: float) -> None:
     predictor = startable(name)
     plain = predictor.predict(replay(predictor, with_gaps(walk())), 5)
-    scaled = predictor.predict(
-        replay(predictor, [v and v * factor for v in with_gaps(walk())]), 5
-    )
+    scaled = predictor.predict(replay(predictor, [v and v * factor for v in with_gaps(walk())]), 5)
     # An optimiser may stop one step earlier or later after rounding.
     assert scaled / factor == pytest.approx(plain, rel=1e-4 if name == "Arima" else 1e-9)
 

@@ -19,7 +19,7 @@ def test_every_name_builds_its_predictor(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(PredictorError, match="'Oracle'.*Kalman, Arima, LastValue, Prophet"):
+    with pytest.raises(PredictorError, match=r"'Oracle'.*Kalman, Arima, LastValue, Prophet"):
         build("Oracle")
 
 
