@@ -46,7 +46,9 @@ class Plant:
         for i, pool in enumerate(config.pools):
             self._orders[pool.name].append((0.0, pool.initial_replicas))
             for _ in range(pool.initial_replicas):
-                self._start(i, 0.0)
+                slot = self._start(i, 0.0)
+                self._state.replicas[slot]["state"] = kernel.READY
+                self._state.next_s[slot] = np.inf
 
     def advance(self, until_s: float) -> None:
         """Play everything that happens up to `until_s` [s]."""
@@ -57,16 +59,12 @@ class Plant:
         """Play on without orders until every request is closed, at most `bound_s` [s] more.
 
         Requests that are still open then are unfinished. The time stops at the last event, so that
-        the bill does too.
+        nobody is billed for waiting on a request that nobody serves.
         """
         last_s = float(self._state.requests["arrival_s"][-1])
         until_s = max(self.now_s, last_s) + bound_s
         kernel.advance(self._state, until_s, True)  # noqa: FBT003
-        clock = self._state.clock[0]
-        if clock["closed"] == len(self._state.requests):
-            self.now_s = max(self.now_s, float(clock["now_s"]))
-        else:
-            self.now_s = until_s
+        self.now_s = max(self.now_s, float(self._state.clock[0]["now_s"]))
 
     def replicas(self, pool: str) -> int:
         """Return the replicas ordered of a pool."""
@@ -151,7 +149,8 @@ class Plant:
         jitter = self.config.startup_jitter * self._startup[index].uniform(-1.0, 1.0)
         return self.config.pools[index].startup_s * (1.0 + jitter)
 
-    def _start(self, index: int, startup_s: float) -> None:
+    def _start(self, index: int, startup_s: float) -> int:
+        """Begin a replica and return its slot."""
         slot = free_slot(self._state)
         if slot == kernel.NOBODY:
             self._state = doubled(self._state)
@@ -167,6 +166,7 @@ class Plant:
         replica["released_s"] = np.nan
         self._state.next_s[slot] = replica["ready_s"]
         self._next_ordinal[index] += 1
+        return slot
 
     def _stop(self, index: int) -> None:
         """Cancel or drain the pool's youngest replica."""

@@ -11,6 +11,7 @@ from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool, Pref
 from planner.simulation.plant import Plant
 from planner.simulation.surface import DecodeTruth, PrefillTruth, Truth
 from planner.simulation.traces import Trace, make_trace
+from planner.simulation.warm import warm
 
 MS_A_TOKEN = PrefillTruth(lambda tokens: tokens * 1e-3)
 TEN_MS = DecodeTruth.constant(0.010)
@@ -147,7 +148,17 @@ def test_a_request_nobody_serves_stays_unfinished() -> None:
     plant.order("decode", 0)
     plant.drain(bound_s=60.0)
     assert plant.results().status.tolist() == [kernel.SERVED, kernel.UNFINISHED]
-    assert plant.now_s == 70.0
+    assert plant.now_s == pytest.approx(10.1)  # the last thing that happened
+
+
+def test_the_first_replicas_are_there_from_the_start() -> None:
+    plant = Plant(config(), trace((0.0, 1, 1)))
+    assert [pod.ready_s for pod in plant.pods("prefill")] == [0.0]
+    assert names(plant.scrape()["decode"]) == ["decode-0"]
+
+
+def test_warming_up_runs_a_request() -> None:
+    warm()
 
 
 class TestOrders:
