@@ -69,7 +69,7 @@ def constrain(
     now_s
         Time of the decision [s, Unix].
     """
-    memory = _remember(memory, plan, now_s)
+    memory = _remember(service, memory, plan, current, now_s)
     desired: dict[str, int] = {}
     reasons: list[Reason] = []
     for pool in service.pools:
@@ -83,20 +83,36 @@ def constrain(
         )
         reasons += outcome.reasons
         desired[pool.name] = _within_bounds(pool, outcome.replicas, current, room, reasons)
-    _keep_ratio(service, desired, current, room, reasons)
     _keep_budgets(service, desired, current, plan, reasons)
+    affordable = dict(desired)
+    _keep_ratio(service, desired, current, room, reasons)
+    # What the ratio added is the first that a budget takes back.
+    _keep_budgets(service, desired, affordable, plan, reasons)
     return memory, desired, tuple(reasons)
 
 
-def _remember(memory: ConstrainMemory, plan: Plan, now_s: float) -> ConstrainMemory:
-    """Return the memory with this tick's recommendation."""
-    recommendations = {
-        name: (
-            *(r for r in memory.recommendations.get(name, ()) if r.at_s > now_s - MEMORY_S),
-            Recommendation(now_s, pool.up, pool.keep),
-        )
-        for name, pool in plan.pools.items()
-    }
+def _remember(
+    service: Service,
+    memory: ConstrainMemory,
+    plan: Plan,
+    current: Mapping[str, int],
+    now_s: float,
+) -> ConstrainMemory:
+    """Return the memory with this tick's recommendation.
+
+    Where nothing was recommended for as long as the window downwards (a start without history, an
+    outage), what runs is kept until the window has been seen, as HPA starts with what runs.
+    """
+    recommendations: dict[str, tuple[Recommendation, ...]] = {}
+    for pool in service.pools:
+        past = memory.recommendations.get(pool.name, ())
+        past = tuple(r for r in past if r.at_s > now_s - MEMORY_S)
+        up, keep = plan.pools[pool.name].up, plan.pools[pool.name].keep
+        # Two intervals at least: a shorter window would otherwise be a gap at every tick.
+        gap_s = max(pool.behavior.scale_down.stabilization_window_s, 2.0 * service.interval_s)
+        if not any(r.at_s > now_s - gap_s for r in past):
+            past = (*past, Recommendation(now_s, up, max(keep, current[pool.name])))
+        recommendations[pool.name] = (*past, Recommendation(now_s, up, keep))
     return ConstrainMemory(recommendations, memory.events, memory.replicas, memory.at_s)
 
 
@@ -107,19 +123,23 @@ def _within_bounds(
     room: Mapping[str, int],
     reasons: list[Reason],
 ) -> int:
-    """Return replicas within floor, ceiling and room; what runs already is never out of room."""
+    """Return replicas within floor, ceiling and room; what runs already is never out of room.
+
+    Room rules over the floor: a replica that can't start serves nobody.
+    """
     ceiling, code = pool.max_replicas, "TooManyReplicas"
     fits = max(room.get(pool.name, ceiling), min(current[pool.name], ceiling))
     if fits < ceiling:
         ceiling, code = fits, "CapacityShortage"
-    if replicas > ceiling:
-        message = f"pool {pool.name} is capped at {ceiling} of {replicas} replicas"
-        reasons.append(Reason(code, message, pool.name, {"wanted": replicas, "capped": ceiling}))
+    wanted = max(replicas, pool.min_replicas)
+    if wanted > ceiling:
+        message = f"pool {pool.name} is capped at {ceiling} of {wanted} replicas"
+        reasons.append(Reason(code, message, pool.name, {"wanted": wanted, "capped": ceiling}))
     elif replicas < pool.min_replicas:
         message = f"pool {pool.name} is kept at its floor of {pool.min_replicas}"
         values = {"wanted": replicas, "floor": pool.min_replicas}
         reasons.append(Reason("TooFewReplicas", message, pool.name, values))
-    return max(min(replicas, ceiling), pool.min_replicas)
+    return min(wanted, ceiling)
 
 
 def _keep_ratio(
@@ -140,28 +160,27 @@ def _keep_ratio(
 
     if limits.ratio_max is not None and total(prefill) > limits.ratio_max * total(decode):
         many, few, bound = prefill, decode, limits.ratio_max
-        allowed = math.floor(bound * total(decode) + 1e-9)
-        needed = math.ceil(total(prefill) / bound - 1e-9)
+        share = 1.0 / bound
     elif limits.ratio_min is not None and total(prefill) < limits.ratio_min * total(decode):
         many, few, bound = decode, prefill, limits.ratio_min
-        allowed = math.floor(total(prefill) / bound + 1e-9) if bound > 0.0 else total(decode)
-        needed = math.ceil(bound * total(decode) - 1e-9)
+        share = bound
     else:
         return
     before = dict(desired)
+    allowed = math.floor(total(few) / share + 1e-9)
     _cut(desired, many, total(many) - allowed, lambda p: max(current[p.name], p.min_replicas))
-    if total(many) > allowed:
-        for pool in few:
-            most = min(pool.max_replicas, max(room.get(pool.name, pool.max_replicas),
-                                              current[pool.name]))  # fmt: skip
-            add = min(needed - total(few), most - desired[pool.name])
-            desired[pool.name] += max(add, 0)
+    needed = math.ceil(total(many) * share - 1e-9)
+    for pool in few:
+        fits = max(room.get(pool.name, pool.max_replicas), current[pool.name])
+        add = min(needed - total(few), min(fits, pool.max_replicas) - desired[pool.name])
+        desired[pool.name] += max(add, 0)
     message = (
         f"prefill to decode replicas would be {sum(before[p.name] for p in prefill)}:"
         f"{sum(before[p.name] for p in decode)}, beyond the bound {bound:g}; "
         f"now {total(prefill)}:{total(decode)}"
     )
-    reasons.append(Reason("RatioBound", message, values={"bound": bound}))
+    values = {"bound": bound, "prefill": total(prefill), "decode": total(decode)}
+    reasons.append(Reason("RatioBound", message, values=values))
 
 
 def _keep_budgets(
