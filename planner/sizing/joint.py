@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from planner.sizing.queueing import Floats
 
 # A goodput that differs by less than this is the same: then the cheaper fleet wins.
 TIE = 1e-9
+
+# Ways to staff a role that are looked at one by one; a matrix of this by 64 takes 10 MB.
+MAX_WAYS = 20_000
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The ways to staff one role, cheapest first, with the share of requests each fails.
+    """The ways to staff one role, least capacity first, with the share of requests each fails.
 
     Attributes
     ----------
     pools
         The role's pools, in the order of `Option.replicas`.
     options
-        Ascending in cost and in equivalent replicas.
+        Floors first, ascending in equivalent replicas.
     failure_shares
         Shape (options,), falling.
     """
@@ -87,7 +92,9 @@ def staffing(
 
     Notes
     -----
-    Greedy by price for capacity; exact for one pool, and for several up to the last replica.
+    Greedy by price for capacity; exact for one pool, and for several up to the last replica
+    where nothing but the ceilings limits them. Each way holds the one before, so that a load that
+    moves a little moves few replicas.
     """
     counts = {pool.name: pool.min_replicas for pool in pools}
     order = sorted(pools, key=lambda p: (p.price_per_replica / worth[p.name], p.name))
@@ -104,6 +111,28 @@ def staffing(
             counts[pool.name] += 1
             options.append(option())
     return tuple(options)
+
+
+def every_staffing(
+    pools: tuple[Pool, ...],
+    worth: Mapping[str, float],
+    ceilings: Mapping[str, int],
+) -> tuple[Option, ...]:
+    """Return all ways to staff a role, ascending in capacity; takes what `staffing` takes.
+
+    Notes
+    -----
+    For limits that cut across the chain: where two pools share a scarce GPU type, the best split
+    may use the pool that the chain turns to last. Beyond `MAX_WAYS` it is the chain after all.
+    """
+    ranges = [range(p.min_replicas, max(ceilings[p.name], p.min_replicas) + 1) for p in pools]
+    if prod(map(len, ranges)) > MAX_WAYS:
+        return staffing(pools, worth, ceilings)
+    ways = [
+        Option(counts, sum(n * worth[p.name] for n, p in zip(counts, pools, strict=True)))
+        for counts in product(*ranges)
+    ]
+    return tuple(sorted(ways, key=lambda way: way.equivalent))
 
 
 def frontier(
