@@ -4,28 +4,23 @@ Pure: a state goes in and comes out. A predictor that fails or is absurd is repl
 interval, by the last value with the same margin, and the band says so.
 """
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Generic
 
 import numpy as np
 
 from predictors.base import FloatArray, Predictor, StateT, require_observation
 from predictors.errors import PredictorError
+from predictors.residuals import (
+    conformal_quantile,
+    mean_load,
+    scaled_residuals,
+    with_prior,
+)
 
 # The first intervals show how a predictor starts, not how it errs; more than 4 would hide a whole
 # episode of load.
 _UNLEARNT_INTERVALS = 4
-
-# A prior that stays: this many normal points beside the measured errors, so that the largest of a
-# few errors does not rule a high quantile. Its relative spread before there is data: 0.2, the
-# middle of the one-minute errors of public traces.
-_PRIOR_POINTS = 24
-_PRIOR_SPREAD = 0.2
-_NORMAL = np.array([
-    NormalDist().inv_cdf((point + 0.5) / _PRIOR_POINTS) for point in range(_PRIOR_POINTS)
-])
 
 # A forecast above this multiple of the largest value ever seen is a predictor run away.
 _ABSURD_RATIO = 10.0
@@ -224,9 +219,9 @@ class Forecaster(Generic[StateT]):
             raise PredictorError(f"forecast: quantile is {quantile}; legal is 0 < quantile < 1")
         first, last = self._window_ahead(first_step, last_step)
         mean = float(state.ahead[first - 1 : last].max())
-        scale = max(mean, _mean_load(state.realised))
-        measured = _measured(state, first, last)
-        margin = _quantile(_with_prior(measured), quantile) * scale
+        scale = max(mean, mean_load(state.realised))
+        measured = scaled_residuals(state.issued, state.realised, first, last)
+        margin = conformal_quantile(with_prior(measured), quantile) * scale
         return Band(mean, max(mean + margin, 0.0), scale, measured.size, state.fallback)
 
     def residuals(
@@ -247,7 +242,8 @@ class Forecaster(Generic[StateT]):
             Equally likely points, ascending, shape (coverage_samples + 24,): multiply by
             `Band.scale` and add to `Band.mean` for the predictive distribution.
         """
-        return _with_prior(_measured(state, *self._window_ahead(first_step, last_step)))
+        first, last = self._window_ahead(first_step, last_step)
+        return with_prior(scaled_residuals(state.issued, state.realised, first, last))
 
     def _window_ahead(self, first_step: int, last_step: int) -> tuple[int, int]:
         """Clamp a window of steps to the longest horizon.
@@ -262,76 +258,3 @@ class Forecaster(Generic[StateT]):
                 f"forecast: steps are {first_step}..{last_step}; legal is 1 <= first <= last"
             )
         return min(first_step, self.max_steps), min(last_step, self.max_steps)
-
-
-def _mean_load(realised: FloatArray) -> float:
-    """Return the load an average request saw, Σx² / Σx over the window; zero if all is silent.
-
-    Silence has no requests and so no say: after a night at zero the first load is its own scale.
-    Taken relative to the largest value, or squares of huge loads would overflow.
-
-    Examples
-    --------
-    >>> float(_mean_load(np.array([0.0, 0.0, 8.0, np.nan])))
-    8.0
-    """
-    peak = np.fmax.reduce(realised)
-    if not peak > 0:
-        return 0.0
-    relative = np.where(np.isnan(realised), 0.0, realised / peak)
-    return float(peak * (relative @ relative) / relative.sum())
-
-
-def _measured(state: ForecasterState[StateT], first: int, last: int) -> FloatArray:
-    """Return the scaled errors of the maximum over steps first … last, in order of time.
-
-    An interval without an observation is left out of the maximum on both sides.
-    """
-    origins = state.realised.size - last
-    highest = np.full(origins, np.nan)
-    predicted = highest
-    for step in range(first, last + 1):
-        realised = state.realised[step : step + origins]
-        issued = np.where(np.isnan(realised), np.nan, state.issued[:origins, step - 1])
-        highest = np.fmax(highest, realised)
-        predicted = np.fmax(predicted, issued)
-    scale = np.maximum(predicted, _mean_load(state.realised))
-    known = scale >= 0
-    # Silence foretold and seen: no error, on any scale.
-    scale[scale == 0] = 1.0
-    errors: FloatArray = (highest[known] - predicted[known]) / scale[known]
-    return errors
-
-
-def _with_prior(measured: FloatArray) -> FloatArray:
-    """Add the normal points, centre and spread shrunk towards the measured errors; sorted.
-
-    Centre is the median and spread √(π/2) times the mean absolute deviation, the standard deviation
-    if errors are normal: one burst in the window must not widen the whole prior. Spreads are shrunk
-    as logarithms, since loads err by 0.5 % or by 50 %; n equal errors prove no less than the prior
-    spread / (n + 1).
-    """
-    samples = measured.size
-    trust = samples / (samples + _PRIOR_POINTS)
-    centre = deviation = 0.0
-    if samples:
-        centre = np.sort(measured)[samples // 2]
-        deviation = math.sqrt(math.pi / 2) * np.abs(measured - centre).mean()
-    deviation = max(deviation, _PRIOR_SPREAD / (samples + 1))
-    spread = deviation**trust * _PRIOR_SPREAD ** (1 - trust)
-    return np.sort(np.concatenate((measured, trust * centre + spread * _NORMAL)))
-
-
-def _quantile(ascending: FloatArray, quantile: float) -> float:
-    """Return the conformal quantile: rank (n + 1) · quantile, interpolated, within the sample.
-
-    Examples
-    --------
-    >>> _quantile(np.array([1.0, 2.0, 3.0]), 0.5), _quantile(np.array([1.0, 2.0, 3.0]), 0.99)
-    (2.0, 3.0)
-    """
-    rank = min(max((ascending.size + 1) * quantile - 1, 0.0), ascending.size - 1.0)
-    below = int(rank)
-    above = min(below + 1, ascending.size - 1)
-    part = rank - below
-    return float((1 - part) * ascending[below] + part * ascending[above])

@@ -10,7 +10,7 @@ import pytest
 import predictors
 from predictors import NAMES, PredictorError, build
 
-MODULES = ("arima", "backtest", "base", "conformal", "kalman", "last_value", "prophet")
+MODULES = ("arima", "backtest", "base", "conformal", "kalman", "last_value", "prophet", "residuals")
 
 
 @pytest.mark.parametrize("name", NAMES)
