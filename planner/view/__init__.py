@@ -1,0 +1,1 @@
+"""What people see: the live view, the report, tables and explanations. Reads, never decides."""
