@@ -52,11 +52,11 @@ class Loop:
         step_s = self.service.interval_s
         start_s = now_s - step_s * (window_s // step_s)
         samples = metrics.history(self.service, start_s, now_s - step_s, step_s)
+        fleet: Fleet | ClusterError = ClusterError("no pod was scraped yet")
         for index, sample in enumerate(samples):
-            fleet = fleet_of(self.service, sample, start_s + index * step_s)
-            self._state, _ = decide(
-                self.service, self._state, Inputs(sample, fleet), start_s + index * step_s
-            )
+            at_s = start_s + index * step_s
+            fleet = fleet_of(self.service, sample, at_s, fleet)
+            self._state, _ = decide(self.service, self._state, Inputs(sample, fleet), at_s)
         return len(samples)
 
     def tick(

@@ -39,7 +39,8 @@ class TickRecord:
     def sentence(self) -> str:
         """The tick in one sentence for a person."""
         decision = self.decision
-        if decision.hold is not None:
+        moves = any(pool.current != pool.desired for pool in decision.pools.values())
+        if decision.hold is not None and not moves:
             return decision.hold.reason.message
         steps = [
             f"{name} {pool.current}→{pool.desired}"
@@ -47,7 +48,9 @@ class TickRecord:
             else f"{name} stays at {pool.current}"
             for name, pool in decision.pools.items()
         ]
-        why = f": {decision.reasons[0].message}" if decision.reasons else ""
+        # The last reason of a hold that moves is the fallback's.
+        reasons = decision.reasons if decision.hold is None else decision.reasons[::-1]
+        why = f": {reasons[0].message}" if reasons else ""
         return ", ".join(steps) + why
 
     def to_json(self) -> str:

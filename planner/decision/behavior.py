@@ -73,8 +73,8 @@ def apply_behavior(
         word = "ScaleUpStabilized" if rising else "ScaleDownStabilized"
         window_s = (behavior.scale_up if rising else behavior.scale_down).stabilization_window_s
         message = (
-            f"pool {pool}: {current} → {stable} replicas instead of {direct}: recommendations of "
-            f"the last {window_s:.0f} s do not all agree"
+            f"pool {pool} {_moves(current, stable)} instead of {direct}: recommendations of the "
+            f"last {window_s:.0f} s do not all agree"
         )
         values = {"recommended": direct, "held": stable, "window_s": window_s}
         reasons.append(Reason(word, message, pool, values))
@@ -86,10 +86,18 @@ def apply_behavior(
     limited = _rate_limit(current, tolerated, events, behavior, now_s)
     if limited != tolerated:
         word = "ScaleUpLimit" if tolerated > current else "ScaleDownLimit"
-        message = f"pool {pool}: {current} → {limited} replicas instead of {tolerated}: policies"
+        moves = _moves(current, limited)
+        message = f"pool {pool} {moves} instead of {tolerated}: scaling policies allow no more"
         values = {"recommended": tolerated, "limited": limited}
         reasons.append(Reason(word, message, pool, values))
     return Outcome(limited, tuple(reasons))
+
+
+def _moves(current: int, replicas: int) -> str:
+    """Return what happens to the replicas, in words."""
+    if current == replicas:
+        return f"stays at {current}"
+    return f"goes from {current} to {replicas}"
 
 
 def _stabilise(
