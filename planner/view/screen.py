@@ -33,22 +33,22 @@ MISSED_MARK: Final = " !"
 CHANGES_SHOWN: Final = 4
 
 LOAD: Final = (
-    Column("tokens/s", 9, is_number=False),
+    Column("tokens/s", 9, rank=-1, is_number=False),
     Column("seen", 6),
     Column("forecast", 8, rank=2),
     Column("up to", 7, rank=1),
 )
 REPLICAS: Final = (
-    Column("replicas", 9, is_number=False),
+    Column("replicas", 9, rank=-1, is_number=False),
     Column("wanted", 6, rank=1),
     Column("ordered", 7),
     Column("ready", 8),
     Column("profile", 7, rank=2),
 )
 TARGETS: Final = (
-    Column("target", 14, is_number=False),
-    Column("mean", 7, rank=1),
-    Column("on target", 9),
+    Column("target", 14, rank=-1, is_number=False),
+    Column("mean", 7, rank=2),
+    Column("on target", 9, rank=1),
     Column("so far", 8),
 )
 

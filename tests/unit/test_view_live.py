@@ -72,6 +72,12 @@ def test_narrow_terminals_lose_columns_and_not_lines_of_them():
     assert not any(line.startswith("  up to") for line in lines)
 
 
+def test_a_row_keeps_its_name_to_the_last():
+    lines = drawn(scene(), 24, 23)
+    for name in ("prefill", "decode", "TTFT 500 ms", "ITL  15 ms"):
+        assert row(lines, name)
+
+
 def test_low_terminals_lose_the_second_trends_first():
     assert any(line.startswith("  up to") for line in drawn(scene(), 79, 23))
     assert not any(line.startswith("  up to") for line in drawn(scene(), 79, 17))

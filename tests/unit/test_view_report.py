@@ -14,6 +14,7 @@ from planner.view.cards import headline_cards, verdict
 from planner.view.decision_rows import ROWS_MAX, decision_rows
 from planner.view.figures import attainment_picture, latency_picture, reasons_picture
 from planner.view.outcome import LatencyBins, Windows
+from planner.view.page import _script_json
 from planner.view.report import report_pictures, write_report
 from tests.unit.test_view_series import capped, frames, held, plant_results, service, tick
 
@@ -193,3 +194,8 @@ def test_both_roles_keep_their_colour():
         seen, ordered = pictures[f"load-{role}"].data[2], pictures[f"replicas-{role}"].data[1]
         assert seen.line.color == ordered.line.color
     assert pictures["load-prefill"].data[2].line.color != pictures["load-decode"].data[2].line.color
+
+
+def test_figures_cannot_end_their_script_element():
+    assert json.loads(_script_json({"name": "</script>"})) == {"name": "</script>"}
+    assert "</script>" not in _script_json({"name": "</script>"})
