@@ -5,14 +5,12 @@ drawn, so that the view never slows the replay down.
 """
 
 from collections import deque
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 from rich.live import Live
 
-from planner.adapters.clock import stopwatch_s
 from planner.model import Service
 from planner.view.grid import TREND_MAX
 from planner.view.screen import CHANGES_SHOWN, Progress, Scene, SoFar, picture
@@ -37,9 +35,7 @@ class LiveView:
     title
         What is being replayed.
     console
-        Where to draw; default: stderr.
-    elapsed_s
-        Time since the start [s]; default: a stopwatch.
+        Where to draw, and by whose clock; default: stderr.
     """
 
     def __init__(
@@ -48,11 +44,10 @@ class LiveView:
         intervals: int,
         title: str,
         console: Console | None = None,
-        elapsed_s: Callable[[], float] | None = None,
     ) -> None:
         self._service, self._title, self._intervals = service, title, intervals
         self._console = console or Console(stderr=True, highlight=False)
-        self._elapsed_s = elapsed_s or stopwatch_s()
+        self._start_s = self._console.get_time()
         self._live: Live | None = None
         self._painted_s = 0.0
         self._done, self._at_s = 0, 0.0
@@ -97,6 +92,10 @@ class LiveView:
             self._ttft, self._itl = self._ttft.plus(seen.ttft), self._itl.plus(seen.itl)
         if self._elapsed_s() - self._painted_s >= PAINT_EVERY_S:
             self._paint()
+
+    def _elapsed_s(self) -> float:
+        """Return the time since the start [s]; the terminal's clock, which tests can set."""
+        return self._console.get_time() - self._start_s
 
     def _paint(self) -> None:
         """Draw the picture of now."""

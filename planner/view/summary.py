@@ -1,6 +1,7 @@
 """The one object that `simulate -o json` prints, and the counts in it. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,14 @@ POLICY: Final = "pd-planner"
 
 REVERSAL_S: Final = 600.0
 """A change of direction within this time of the last change is a reversal."""
+
+NOT_COMPUTED: Final[Mapping[str, object]] = {
+    "knob": None,
+    "oracle": {"zero_lag_gpu_hours": None, "same_lag_gpu_hours": None, "same_lag_attainment": None},
+    "ratio_to_oracle": None,
+    "best_static_gpu_hours": None,
+}
+"""What only a comparison with other policies can tell."""
 
 Orders = Mapping[str, Sequence[tuple[float, int]]]
 
@@ -44,29 +53,16 @@ def results_json(
     wall_s
         Time the replay took [s].
     """
-    shares = summary.attainment
     is_priced = any(pool.gpu_hour_price is not None for pool in service.pools)
     return {
         "policy": POLICY,
-        "knob": None,
         "trace": trace_name,
         "seed": seed,
         "requests": summary.requests,
-        "attainment": {
-            "both": shares.both,
-            "ttft": shares.ttft,
-            "itl": shares.itl,
-            "worst_5min": shares.worst_5min,
-        },
+        "attainment": asdict(summary.attainment),
         "gpu_hours": summary.total_gpu_hours,
         "cost": summary.cost if is_priced else None,
-        "oracle": {
-            "zero_lag_gpu_hours": None,
-            "same_lag_gpu_hours": None,
-            "same_lag_attainment": None,
-        },
-        "ratio_to_oracle": None,
-        "best_static_gpu_hours": None,
+        **NOT_COMPUTED,
         "scale_actions": scale_actions(results.orders, summary.from_s),
         "reversals": reversals(results.orders, summary.from_s),
         "unfinished": summary.unfinished,

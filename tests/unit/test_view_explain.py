@@ -1,6 +1,7 @@
 """Explaining a record file: every part in words, every way to write a time, broken lines."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from planner.model import Decision, Hold, Plan, PoolPlan, Reason, Role, ServiceK
 from planner.record import TickRecord
 from planner.view.explain import WIDTH, explain
 from planner.view.record_lines import read_lines
-from tests.unit.test_view_series import capped, held, tick
+from tests.unit.test_view_series import capped, held, load, tick
 
 DAY_S = 1_795_305_600.0  # 2026-11-22 00:00:00 UTC
 
@@ -58,6 +59,14 @@ def test_the_targets_are_told_where_the_record_has_them():
     text = flat(explain([json.dumps(line)], None))
     assert "100% on target (500 ms)" in text
     assert "(prefill 0.2%, decode 0%) of 1% allowed" in text
+
+
+def test_a_backlog_and_a_failed_predictor_are_told():
+    coming = load()
+    tokens = {role: replace(t, fallback=True) for role, t in coming.tokens.items()}
+    coming = replace(coming, tokens=tokens, backlog_tokens=52_000.0)
+    text = flat(explain(lines(tick(load=coming)), None))
+    assert "52k prompt tokens wait already the predictor failed: the last value" in text
 
 
 def test_an_unreachable_sla_says_what_is_best():

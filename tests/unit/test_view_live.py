@@ -103,16 +103,20 @@ def terminal(**over):
         "width": 80,
         "height": 24,
         "_environ": {},
+        "get_time": itertools.count(0.0, 1.0).__next__,
     }
     return Console(**(values | over))
 
 
-def replay(console, seconds_each=1.0, ticks=5):
-    clock = itertools.count(step=seconds_each)
-    with LiveView(service(), ticks, "a trace", console, elapsed_s=lambda: next(clock)) as view:
+def replay(console, ticks=5):
+    with LiveView(service(), ticks, "a trace", console) as view:
         for frame in frames(*(tick(60.0 * (k + 1)) for k in range(ticks))):
             view.show(frame)
     return console.file.getvalue()
+
+
+def ticking(each_s):
+    return terminal(get_time=itertools.count(0.0, each_s).__next__)
 
 
 def test_it_paints_on_a_terminal_and_leaves_the_last_picture():
@@ -132,8 +136,7 @@ def test_it_paints_on_a_terminal_and_leaves_the_last_picture():
     ids=["a pipe", "a dumb terminal", "no block characters"],
 )
 def test_it_is_silent_where_it_cannot_draw(console):
-    clock = itertools.count()
-    with LiveView(service(), 1, "a trace", console, elapsed_s=lambda: float(next(clock))) as view:
+    with LiveView(service(), 1, "a trace", console) as view:
         view.show(frames(tick())[0])
     console.file.seek(0)
     assert not console.file.read()
@@ -147,15 +150,29 @@ def test_without_colours_there_are_none():
 
 
 def test_frames_are_dropped_when_they_come_too_fast():
-    slow = replay(terminal(), 2.0 * PAINT_EVERY_S, ticks=60).count("a trace")
-    fast = replay(terminal(), PAINT_EVERY_S / 100.0, ticks=60).count("a trace")
+    slow = replay(ticking(2.0 * PAINT_EVERY_S), ticks=60).count("a trace")
+    fast = replay(ticking(PAINT_EVERY_S / 100.0), ticks=60).count("a trace")
     assert slow >= 60
     assert fast <= 5
 
 
 def test_dropped_frames_are_still_counted():
-    text = replay(terminal(), PAINT_EVERY_S / 1000.0, ticks=60)
+    text = replay(ticking(PAINT_EVERY_S / 1000.0), ticks=60)
     assert "01:00:00" in text[text.rindex("a trace") :]
+
+
+def test_orders_and_holds_are_listed_latest_first():
+    console = terminal()
+    with LiveView(service(), 4, "a trace", console) as view:
+        for frame in frames(tick(60.0), tick(120.0, (2, 1), (3, 1)), held(180.0), tick(240.0)):
+            view.show(frame)
+    text = console.file.getvalue()
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text[text.rindex("a trace") :])
+    told = [line.rstrip() for line in last.splitlines() if line.startswith("00:0")]
+    assert told == [
+        "00:03:00  metrics are 90 s old; holding",
+        "00:02:00  prefill 2→3, decode stays at 1",
+    ]
 
 
 def test_an_error_leaves_the_terminal_usable():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from planner.model import Reason
+from planner.model import Hold, Reason
 from planner.simulation.results import Shares, Summary
 from planner.view.summary import results_json, reversals, scale_actions, tick_ms
 from planner.view.tables import recommendation_json, recommendation_table, simulation_table
@@ -105,6 +105,21 @@ def test_the_table_of_a_replay():
 def test_the_table_of_a_replay_without_requests():
     empty = Shares(None, None, None, None)
     assert "–" in printed(simulation_table(result(attainment=empty), 0.99))
+
+
+def test_the_table_shows_cost_and_the_best_fixed_fleet_where_known():
+    told = printed(simulation_table(result() | {"cost": 9.5, "best_static_gpu_hours": 7.25}))
+    assert "9.50" in told
+    assert "7.25" in told
+    assert "misses" not in told
+
+
+def test_a_cluster_that_cannot_be_read_is_a_row_without_pools():
+    reason = Reason("ClusterUnavailable", "no answer; holding")
+    record = tick(pools={}, hold=Hold(reason), observation=None, reasons=(reason,))
+    text = printed(recommendation_table([record]))
+    assert "inference/llama holds: no answer; holding" in text
+    assert "TTFT –" in text
 
 
 def test_the_table_of_recommendations():
