@@ -24,6 +24,9 @@ SHADE: Final = "rgba(128,128,128,.14)"
 HEIGHT_PX: Final = 270
 DAY_S: Final = 86_400.0
 
+# A warm-up that is a smaller part of the time has no room for its name.
+NAMED_FROM_RATIO: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -64,7 +67,7 @@ def canvas(extent: Extent, unit: str, height_px: int = HEIGHT_PX) -> "Figure":
         yaxis={**axis, "title": {"text": unit, "standoff": 6}, "fixedrange": True},
     )
     if extent.warm_s > 0.0:
-        _shade_warm_up(figure, extent.warm_s)
+        _shade_warm_up(figure, extent)
     return figure
 
 
@@ -119,11 +122,13 @@ def log_axis_ms(figure: "Figure", low_ms: float, high_ms: float) -> None:
     )
 
 
-def _shade_warm_up(figure: "Figure", warm_s: float) -> None:
+def _shade_warm_up(figure: "Figure", extent: Extent) -> None:
     figure.add_shape(
-        type="rect", xref="x", x0=0.0, x1=warm_s * 1e3, yref="paper", y0=0.0, y1=1.0,
+        type="rect", xref="x", x0=0.0, x1=extent.warm_s * 1e3, yref="paper", y0=0.0, y1=1.0,
         fillcolor=SHADE, line={"width": 0}, layer="below",
     )  # fmt: skip
+    if extent.warm_s < NAMED_FROM_RATIO * extent.end_s:
+        return
     figure.add_annotation(
         xref="x", x=0.0, xanchor="left", yref="paper", y=1.0, yanchor="top",
         text="warm-up", showarrow=False, font={"size": 10}, opacity=0.7,

@@ -23,6 +23,7 @@ from planner.view.lanes import Lane
 from planner.view.notation import share
 from planner.view.outcome import MINUTE_S, LatencyBins, Windows
 from planner.view.series import LoadSeries, PoolSeries
+from planner.view.sparkline import highest
 from planner.view.thinning import corners, thinned
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ROLE_COLOURS: Final = {Role.PREFILL: BLUE, Role.DECODE: ORANGE}
 DASHES: Final = ("solid", "dash", "dot", "dashdot")
 LANE_PX: Final = 44
+WHOLE_TICKS_MAX: Final = 8
 
 # A latency this many times its target would flatten all others on a linear axis.
 LOG_FROM_RATIO: Final = 5.0
@@ -72,7 +74,9 @@ def replicas_picture(
          fill=FAINT[colour])  # fmt: skip
     line(figure, "ordered", corners(x, np.array(pool.desired)), colour, is_step=True)
     line(figure, "wanted", corners(x, np.array(pool.wanted)), GREY, "dot", is_step=True)
-    figure.update_yaxes(rangemode="tozero", tickformat="d")
+    figure.update_yaxes(rangemode="tozero")
+    if highest(pool.wanted, pool.desired, pool.ready) <= WHOLE_TICKS_MAX:
+        figure.update_yaxes(dtick=1)  # nobody runs half a replica
     caption = (
         "Wanted is what the SLA needs, limits aside. Ordered follows it within limits and scaling "
         "behaviour. Ready is what serves."

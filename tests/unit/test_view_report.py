@@ -9,13 +9,19 @@ import pytest
 
 from planner.model import Reason, Role
 from planner.simulation.results import Summary, summarise
-from planner.view.canvas import Extent
+from planner.view.canvas import Extent, canvas
 from planner.view.cards import headline_cards, verdict
 from planner.view.decision_rows import ROWS_MAX, decision_rows
-from planner.view.figures import attainment_picture, latency_picture, reasons_picture
+from planner.view.figures import (
+    attainment_picture,
+    latency_picture,
+    reasons_picture,
+    replicas_picture,
+)
 from planner.view.outcome import LatencyBins, Windows
 from planner.view.page import _script_json
 from planner.view.report import report_pictures, write_report
+from planner.view.series import PoolSeries
 from tests.unit.test_view_series import capped, frames, held, plant_results, service, tick
 
 pytest.importorskip("plotly", reason="plotly comes with the simulation extra")
@@ -140,6 +146,19 @@ def test_windows_below_the_target_are_marked():
     share, missed = picture.figure.data
     assert share.y.tolist() == [1.0, 0.5]
     assert (missed.mode, missed.x.tolist(), missed.y.tolist()) == ("markers", [450e3], [0.5])
+
+
+@pytest.mark.parametrize(("warm_s", "names"), [(300.0, ["warm-up"]), (30.0, []), (0.0, [])])
+def test_a_warm_up_is_shaded_and_named_where_its_name_fits(warm_s, names):
+    figure = canvas(Extent(600.0, warm_s), "ms")
+    assert [shape.x1 for shape in figure.layout.shapes] == ([warm_s * 1e3] if warm_s else [])
+    assert [note.text for note in figure.layout.annotations] == names
+
+
+def test_replicas_are_counted_in_whole_numbers():
+    few, many = PoolSeries(*[(3.0,)] * 4), PoolSeries(*[(90.0,)] * 4)
+    figures = [replicas_picture(service(), "decode", p, [60.0], EXTENT).figure for p in (few, many)]
+    assert [figure.layout.yaxis.dtick for figure in figures] == [1, None]
 
 
 def test_no_reason_at_all_is_an_empty_picture():
