@@ -220,7 +220,8 @@ class Service:
     limits: Limits = Limits()
     fallback: Fallback | None = None
     predictor: str = "Kalman"
-    forecast_quantile: float = 0.75
+    up_quantile: float = 0.6
+    keep_quantile: float = 0.9
     transfer: Transfer = Transfer()
 
     def pools_of(self, role: Role) -> tuple[Pool, ...]:
@@ -522,7 +523,7 @@ class TokenLoad:
     mean_tps, up_tps
         Predicted mean, and upper quantile, over the time when an order made now serves.
     keep_tps
-        Upper quantile from now until then: what must not be released.
+        Higher quantile from now until then: what must not be released.
     fallback
         Whether the predictor was replaced by the last value.
     """
@@ -545,7 +546,6 @@ class Load:
     tokens: Mapping[Role, TokenLoad]
     lengths: LengthMix
     uncached_ratio: float
-    quantile: float
     scales_s: tuple[float, ...]
     dispersion: tuple[float, ...]
     backlog_tokens: float = 0.0

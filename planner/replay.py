@@ -174,7 +174,6 @@ def first_plan(service: Service, trace: Trace) -> dict[str, int]:
             float(osl.var()) / float(osl.mean()) ** 2,
         ),
         uncached_ratio=1.0,
-        quantile=service.forecast_quantile,
         scales_s=SCALES_S,
         dispersion=(1.0,) * len(SCALES_S),
     )

@@ -127,7 +127,8 @@ def build_service(
         limits=limits,
         fallback=None if asked.fallback is None else _fallback(asked.fallback, pools),
         predictor=asked.forecast.predictor,
-        forecast_quantile=asked.forecast.quantile,
+        up_quantile=asked.forecast.quantile,
+        keep_quantile=asked.forecast.keep_quantile,
         transfer=transfer,
     )
 

@@ -76,8 +76,12 @@ class ForecastSpec(BaseModel):
     """Predictor of the load. `LastValue` expects no change; `Prophet` needs the extra
     `pd-planner[prophet]`."""
 
-    quantile: Annotated[float, percent("50%", "99.9%")] = 0.75
-    """Quantile of the forecast that replicas are sized for: higher is safer and dearer."""
+    quantile: Annotated[float, percent("50%", "99.9%")] = 0.6
+    """Quantile of the forecast that replicas are ordered for: higher is safer and dearer."""
+
+    keep_quantile: Annotated[float, percent("50%", "99.9%")] = 0.9
+    """Quantile above which replicas are released. What lies between the two is kept if it is
+    there and not ordered if it is not; a `keepQuantile` below `quantile` counts as equal to it."""
 
 
 class MetricsSpec(BaseModel):

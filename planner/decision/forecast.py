@@ -98,7 +98,7 @@ def forecast(
     Parameters
     ----------
     service
-        Whose load it is; its quantile is the one of the predictive distribution.
+        Whose load it is, and at which quantiles of the predictive distribution.
     memory
         What was learnt, this interval included.
     lead_s
@@ -120,7 +120,6 @@ def forecast(
         tokens={role: _token_load(service, memory, role, lead_s) for role in Role},
         lengths=length_mix(memory.prompts, memory.outputs),
         uncached_ratio=memory.uncached_ratio,
-        quantile=service.forecast_quantile,
         scales_s=SCALES_S,
         dispersion=tuple(dispersion_curve(memory.bins).tolist()),
         backlog_tokens=memory.backlog_tokens,
@@ -137,8 +136,8 @@ def _token_load(
     lead = max(lead_s[pool.name] for pool in service.pools_of(role))
     first = int(lead // service.interval_s) + 1
     last = max(math.ceil((lead + service.interval_s) / service.interval_s - 1e-9), first)
-    up = machine.forecast(state, first, last, service.forecast_quantile)
-    keep = machine.forecast(state, 1, last, service.forecast_quantile)
+    up = machine.forecast(state, first, last, service.up_quantile)
+    keep = machine.forecast(state, 1, last, service.keep_quantile)
     return TokenLoad(
         seen_tps=memory.seen_tps[role],
         mean_tps=up.mean,

@@ -60,7 +60,8 @@ def _fault(
 ) -> Reason | None:
     """Return why the sample can't be used, None if it can."""
     if not _is_finite(sample):
-        return Reason("MetricsNotFinite", "a metric is NaN, infinite or negative; holding")
+        message = "a metric is NaN, infinite or negative, or a histogram's buckets fall; holding"
+        return Reason("MetricsNotFinite", message)
     return _missing(service, sample, fleet) or _stale(service, previous, sample, now_s)
 
 
@@ -102,7 +103,7 @@ def newest(sample: Sample) -> float | None:
 
 
 def _is_finite(sample: Sample) -> bool:
-    """Whether every number of the sample is finite and not negative."""
+    """Whether every number of the sample is finite and not negative, and no histogram falls."""
     pods = [pod for pods in sample.pools.values() for pod in pods]
     if sample.gateway is not None:
         pods.append(sample.gateway)
@@ -117,6 +118,7 @@ def _is_finite(sample: Sample) -> bool:
             for histogram in pod.histograms.values():
                 yield histogram.sum
                 yield from histogram.cumulative
+                yield from (more - less for less, more in pairwise(histogram.cumulative))
 
     return all(0.0 <= number < math.inf for number in numbers())
 
@@ -150,8 +152,8 @@ def _assemble(
         finished=prompts.count if prompts else 0.0,
         uncached_ratio=_uncached_ratio(prefill, prompts),
         pools={pool.name: _pool(intervals[pool.name], pool.role) for pool in service.pools},
-        prompts=prompts,
-        outputs=_total(decode, Signal.OUTPUT_TOKENS),
+        prompts=_lengths(prompts),
+        outputs=_lengths(_total(decode, Signal.OUTPUT_TOKENS)),
         ttft_mean_s=None if ttft_mean_s is None else ttft_mean_s + shift_s,
         itl_mean_s=_mean(itl),
         ttft=attainment(ttft, service.sla.ttft_s - shift_s),
@@ -177,6 +179,11 @@ def _total(intervals: Sequence[Interval], signal: Signal) -> Histogram | None:
             histogram = interval.added[signal]
             total = histogram if total is None else total.plus(histogram)
     return total
+
+
+def _lengths(histogram: Histogram | None) -> Histogram | None:
+    """Return the lengths, None if there are no tokens: entries without any are a fault."""
+    return histogram if histogram is not None and histogram.sum > 0.0 else None
 
 
 def _mean(histogram: Histogram | None) -> float | None:

@@ -20,7 +20,7 @@ from planner.sizing import decode, mean, prefill
 from planner.sizing.joint import Choice, choose, frontier, staffing
 from planner.sizing.queueing import Floats
 
-# An ITL that no batch reaches is replaced by this multiple of the best: room for a few sequences.
+# A target that nothing reaches is replaced by this multiple of the best: room for a few requests.
 BEST_EFFORT_RATIO = 1.25
 # Options whose failing share is below this part of the budget are all the same.
 NEGLIGIBLE = 0.02
@@ -44,6 +44,7 @@ class Need:
 class Target:
     """What sizing aims at: the SLA, or the best effort where it can't be met."""
 
+    ttft_s: float
     itl_s: float
     failure_budget: float
     best_ttft_s: float
@@ -104,7 +105,7 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
     """
     sla = service.sla
     first = service.pools_of(Role.PREFILL)[0]
-    alone = prefill.prefill_load(first, service, load, factors.of(first.name), 0.0, 1.0)
+    alone = prefill.prefill_load(first, service, load, factors.of(first.name), 0.0, sla.ttft_s, 1.0)
     lost = alone.infeasible_share
     best_ttft_s = alone.best_ttft_s(sla.ttft_s, sla.failure_budget)
     best_itl_s = min(
@@ -112,10 +113,13 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
         for p in service.pools_of(Role.DECODE)
     )
     reasons: list[Reason] = []
+    ttft_s = sla.ttft_s
     if lost >= sla.failure_budget:
+        ttft_s = BEST_EFFORT_RATIO * best_ttft_s
         message = (
             f"{lost:.1%} of prompts need more than {sla.ttft_s * 1e3:.0f} ms for their first token "
-            f"even unqueued; {sla.attainment_ratio:.4g} of them can have {best_ttft_s * 1e3:.0f} ms"
+            f"even unqueued, {sla.attainment_ratio:.4g} of them can have {best_ttft_s * 1e3:.0f} ms; "
+            f"planning for {ttft_s * 1e3:.0f} ms"
         )
         values = {"best_ttft_s": best_ttft_s, "infeasible_ratio": lost}
         reasons.append(Reason("SLAUnreachable", message, first.name, values))
@@ -129,7 +133,7 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
         name = service.pools_of(Role.DECODE)[0].name
         reasons.append(Reason("SLAUnreachable", message, name, {"best_itl_s": best_itl_s}))
     budget = sla.failure_budget - lost if lost < sla.failure_budget else sla.failure_budget
-    return Target(itl_s, budget, best_ttft_s, best_itl_s, tuple(reasons))
+    return Target(ttft_s, itl_s, budget, best_ttft_s, best_itl_s, tuple(reasons))
 
 
 def _need(
@@ -140,7 +144,10 @@ def _need(
     if role is Role.PREFILL:
         drain_s = service.interval_s + max(p.startup_s for p in pools)
         loads = [
-            prefill.prefill_load(p, service, load, factors.of(p.name), tps, drain_s) for p in pools
+            prefill.prefill_load(
+                p, service, load, factors.of(p.name), tps, target.ttft_s, drain_s
+            )
+            for p in pools
         ]
         speed = [1.0 / p.service_mean_s for p in loads]
         reference = loads[0]

@@ -144,7 +144,7 @@ def pool_occupancy(load: DecodeLoad, replicas: float, most: int) -> tuple[Floats
     middles = np.arange(1, top + 1, block, dtype=float) + 0.5 * (block - 1)
     itl_s = np.interp(middles / replicas, np.arange(load.itl_s.size), load.itl_s)
     rate = load.output_tps * itl_s / middles
-    pi = occupancy(rate if block == 1 else rate**block)
+    pi = occupancy(rate, block)
     levels = np.arange(pi.size, dtype=float) * block
     return levels, pi
 

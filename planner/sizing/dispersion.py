@@ -1,6 +1,8 @@
 """How bursty arrivals are within an interval, as a function of time scale. Pure."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 
@@ -8,8 +10,11 @@ from planner.sizing.queueing import Floats
 
 # Scales [s] at which dispersion is stated.
 SCALES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-# Degrees of freedom below which counts say less about burstiness than the Poisson prior.
-PRIOR_FREEDOM = 20.0
+# Pairs of bins below which counts say less about burstiness than the Poisson prior.
+PRIOR_PAIRS = 20.0
+# Median of the square of a standard normal: what the median of squares is divided by to give
+# their mean.
+MEDIAN_SQUARE = 0.4549
 
 
 def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Floats:
@@ -22,11 +27,13 @@ def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Fl
 
     Notes
     -----
-    ``I(τ) = Var(N) / E[N]`` of counts over τ about the mean of *their own* interval: how the
-    load moves from interval to interval is the forecast's margin, and counting it here too would
-    pay for it twice. Shrunk to 1 (Poisson) as if 20 degrees of freedom of Poisson had been seen.
-    Below the bin width it falls to the prior in the logarithm of the scale: a stated assumption,
-    since nothing is seen there.
+    Of two neighbouring bins of one interval ``(a − b)² / (a + b)`` has the index of dispersion as
+    its mean. Only pairs *inside* an interval count: how the load moves from interval to interval
+    is the forecast's margin, and would be paid for twice. Their median is taken, so that a step
+    of the load, which falls into one pair of several, is no burstiness. Shrunk to 1 (Poisson) as
+    if 20 Poisson pairs had been seen too. Below the bin width the index falls to 1 in proportion
+    to the scale, as it does where the rate moves more slowly than a bin, and above it stays: both
+    are stated assumptions, since nothing is seen there.
 
     Examples
     --------
@@ -35,27 +42,13 @@ def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Fl
     1.0
     """
     scales = np.array(SCALES_S)
-    if not intervals:
+    squares = [
+        (a - b) ** 2 / (a + b) for _, counts in intervals for a, b in pairwise(counts) if a + b > 0
+    ]
+    if not squares:
         return np.ones(scales.size)
-    width_s = float(np.median([width for width, _ in intervals]))
-    longest = max(len(counts) for _, counts in intervals)
-    known_s, known = [SCALES_S[0]], [1.0]
-    together = 1
-    while 2 * together <= longest:
-        spread = total = freedom = bins = 0.0
-        for _, counts in intervals:
-            whole = np.array(counts[: len(counts) // together * together])
-            whole = whole.reshape(-1, together).sum(axis=1)
-            if whole.size < 2:
-                continue
-            spread += float(np.sum((whole - whole.mean()) ** 2))
-            freedom += whole.size - 1
-            total += float(whole.sum())
-            bins += whole.size
-        if total > 0.0:
-            raw = (spread / freedom) / (total / bins)
-            trust = freedom / (freedom + PRIOR_FREEDOM)
-            known_s.append(together * width_s)
-            known.append(max(1.0 + (raw - 1.0) * trust, 1.0))
-        together *= 2
-    return np.asarray(np.interp(np.log(scales), np.log(known_s), known))
+    width_s = median(width for width, _ in intervals)
+    trust = len(squares) / (len(squares) + PRIOR_PAIRS)
+    index = max(1.0 + (median(squares) / MEDIAN_SQUARE - 1.0) * trust, 1.0)
+    known_s = [SCALES_S[0], max(width_s, 2.0 * SCALES_S[0])]
+    return np.asarray(np.interp(scales, known_s, [1.0, index]))

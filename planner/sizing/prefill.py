@@ -10,6 +10,9 @@ from planner.sizing.queueing import Floats, effective_variability, wait_tail
 
 # Slack of prompts that are promised nothing: long enough never to fail [s].
 NO_TARGET_S = 1e9
+# Decode steps that the handover may take beyond the transfer: waiting for the running step, the
+# first step itself, and one for the router.
+MOST_STEPS = 3.0
 
 # Goodput below which only the order matters: it keeps an overloaded pool's score rising with
 # every replica, so that a search under a budget has a slope to follow (sizing §2, Overload).
@@ -115,7 +118,13 @@ def failure_shares(load: PrefillLoad, replicas: Floats) -> Floats:
 
 
 def prefill_load(
-    pool: Pool, service: Service, load: Load, factor: Factor, prompt_tps: float, drain_s: float
+    pool: Pool,
+    service: Service,
+    load: Load,
+    factor: Factor,
+    prompt_tps: float,
+    target_s: float,
+    drain_s: float,
 ) -> PrefillLoad:
     """Return what a role's pools must serve, as if all were like `pool`.
 
@@ -129,6 +138,8 @@ def prefill_load(
         Correction of the pool's profile.
     prompt_tps
         Uncached prompt tokens/s to size for.
+    target_s
+        TTFT target [s].
     drain_s
         Time in which the queue that is there now has to be gone [s].
     """
@@ -138,7 +149,7 @@ def prefill_load(
     computed = isl * load.uncached_ratio
     service_s = pool.prefill.service_s(computed) * factor.at(0.0)
     rate_rps = prompt_tps / max(float(computed @ weights), 1.0)
-    slack_s = service.sla.ttft_s - service_s - _handover_s(service, load, pool, isl, weights)
+    slack_s = target_s - service_s - _handover_s(service, load, pool, isl, weights)
     if service.sla.max_input_tokens is not None:
         slack_s = np.where(isl > service.sla.max_input_tokens, NO_TARGET_S, slack_s)
     mean_s = float(service_s @ weights)
@@ -153,16 +164,15 @@ def _handover_s(
 ) -> Floats:
     """Return the time from the end of prefill to the first token at the client [s], (b,).
 
-    The transfer grows with the prompt; what was measured beyond its mean (router, admission,
-    first decode step) is the same for all.
+    The transfer grows with the prompt. What was measured beyond its mean (router, first decode
+    step) is the same for all, and bounded: a decode pool that is too small makes prompts wait
+    for admission, and more prefill would not help them.
     """
     per_token = pool.kv_bytes_per_token or 0.0
     transfer = service.transfer
     transfer_s = per_token * isl_tokens / transfer.bandwidth_bytes_per_s + transfer.latency_s
-    first_step_s = service.sla.itl_s
-    measured = load.handover_s
-    mean_s = float(transfer_s @ weights)
-    rest_s = first_step_s if measured is None else max(measured - mean_s, 0.0)
-    if measured is not None and measured < mean_s:
-        transfer_s = transfer_s * (measured / mean_s)
-    return transfer_s + rest_s
+    measured, mean_s = load.handover_s, float(transfer_s @ weights)
+    if measured is None:
+        return transfer_s + service.sla.itl_s
+    rest_s = min(max(measured - mean_s, 0.0), MOST_STEPS * service.sla.itl_s)
+    return transfer_s * min(measured / mean_s, 1.0) + rest_s

@@ -121,21 +121,24 @@ def wait_tail(
     return np.where((rho < 1.0)[:, None], tail, 1.0)
 
 
-def occupancy(rate_per_s: Floats) -> Floats:
+def occupancy(ratios: Floats, levels: int = 1) -> Floats:
     """Return the stationary distribution of a birth–death process, shape (n + 1,).
 
     Parameters
     ----------
-    rate_per_s
+    ratios
         Ratio birth(k − 1) / death(k) for k = 1 … n, shape (n,): for decode
         ``λ E[OSL] ITL(k / c) / k``, state-dependent processor sharing, exact for Poisson
         arrivals and insensitive to the length distribution (sizing §3).
+    levels
+        Levels that each ratio stands for: so many equal steps at once.
 
     Examples
     --------
     >>> occupancy(np.array([1.0, 0.5])).round(3).tolist()   # M/G/2/2 at 1 erlang
     [0.4, 0.4, 0.2]
     """
-    log_weight = np.concatenate(([0.0], np.cumsum(np.log(np.maximum(rate_per_s, 1e-300)))))
+    log_ratios = levels * np.log(np.maximum(ratios, 1e-300))
+    log_weight = np.concatenate(([0.0], np.cumsum(log_ratios)))
     weight = np.exp(log_weight - np.max(log_weight))
     return np.asarray(weight / np.sum(weight), dtype=float)
