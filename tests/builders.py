@@ -3,7 +3,7 @@
 `Drive` feeds `decide` with scripted traffic, one interval a call.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -120,6 +120,11 @@ def sample(at_s: float = START_S, finished: float = 0.0, **over: Any) -> Sample:
     return Sample(at_s, **(given | over))
 
 
+def with_pool(read: Sample, name: str, pods: Iterable[PodSample]) -> Sample:
+    """Return the sample with other pods in one pool."""
+    return replace(read, pools={**read.pools, name: tuple(pods)})
+
+
 def fleet(at_s: float = START_S, room: Mapping[str, int] | None = None, **replicas: int) -> Fleet:
     """Return a fleet without a list of pods: `fleet(prefill=2, decode=3)`."""
     counts = {"prefill": 1, "decode": 1} | replicas
@@ -161,7 +166,6 @@ def load(rps: float = 10.0, **over: Any) -> Load:
         },
         "lengths": LengthMix((250.0, 500.0, 1250.0, 2000.0), tuple(weights), OSL, 0.5),
         "uncached_ratio": 1.0,
-        "quantile": 0.75,
         "scales_s": SCALES_S,
         "dispersion": (1.0,) * len(SCALES_S),
     }
@@ -212,11 +216,16 @@ class Drive:
         rps: float = 10.0,
         read: Sample | MetricsError | None = None,
         cluster: ClusterError | None = None,
+        spoil: Callable[[Sample], Sample] | None = None,
         **over: Any,
     ) -> Decision:
-        """Serve one interval and decide; `read` stands in for what the metrics would say."""
+        """Serve one interval and decide.
+
+        `read` stands in for what the metrics say of it, `spoil` changes it.
+        """
         served = self.serve(rps, **over)
-        inputs = Inputs(served if read is None else read, cluster or self.fleet())
+        said = read or (spoil(served) if spoil else served)
+        inputs = Inputs(said, cluster or self.fleet())
         self.state, decision = decide(self.service, self.state, inputs, self.now_s)
         if self.follow and decision.patch is not None:
             self.replicas |= {

@@ -15,6 +15,9 @@ PRIOR_PAIRS = 20.0
 # Median of the square of a standard normal: what the median of squares is divided by to give
 # their mean.
 MEDIAN_SQUARE = 0.4549
+# Requests below which a pair of bins says nothing: the median of squares of one or two requests
+# is that of no normal, and Poisson would read as 2.2.
+MIN_REQUESTS = 10.0
 
 
 def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Floats:
@@ -43,7 +46,10 @@ def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Fl
     """
     scales = np.array(SCALES_S)
     squares = [
-        (a - b) ** 2 / (a + b) for _, counts in intervals for a, b in pairwise(counts) if a + b > 0
+        (a - b) ** 2 / (a + b)
+        for _, counts in intervals
+        for a, b in pairwise(counts)
+        if a + b >= MIN_REQUESTS
     ]
     if not squares:
         return np.ones(scales.size)

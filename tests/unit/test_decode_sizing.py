@@ -95,6 +95,16 @@ def test_merging_levels_into_blocks_costs_under_three_percent(replicas, fill):
     assert found == pytest.approx(exact, rel=0.03, abs=1e-6)
 
 
+@pytest.mark.parametrize("fill", [0.9, 1.0, 8.0])
+def test_very_large_pools_stay_finite(fill):
+    """Levels merged by the hundred must not be multiplied up: 2,000 sequences to the power 150."""
+    sizes = batches()
+    sizes = replace(sizes, output_tps=fill * 500.0 * throughput_tps(sizes))
+    shares = failure_shares(sizes, np.array([250.0, 500.0, 1000.0]))
+    assert np.all((shares >= 0.0) & (shares <= 1.0))
+    assert shares[2] == (pytest.approx(0.0, abs=1e-6) if fill < 2.0 else pytest.approx(1.0))
+
+
 def test_occupancy_of_constant_itl_is_poisson():
     """M/G/∞: what is in flight at a constant ITL has mean and variance λ E[OSL] ITL."""
     sizes = batches(itl_s=np.full(N_MAX + 1, 0.01), output_tps=5000.0)

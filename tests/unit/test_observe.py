@@ -234,6 +234,18 @@ def test_missing_latencies_are_none_not_zero():
     assert (found.ttft, found.itl, found.ttft_mean_s, found.prompts) == (None, None, None, None)
 
 
+def test_buckets_that_fall_hold():
+    assert held(broken(0.5, "bucket")).code == "MetricsNotFinite"
+
+
+def test_requests_without_tokens_have_no_lengths():
+    tokenless = Histogram((1.0, math.inf), (700.0, 700.0), 0.0)
+    pod = pod_sample("prefill-0", LATER_S, histograms={Signal.PROMPT_TOKENS: tokenless})
+    found = good(with_prefill(LATER_S, pod))
+    assert found.prompts is None
+    assert found.finished == 700.0
+
+
 @pytest.mark.parametrize(
     ("running", "expected"),
     [((5, 5), None), ((5, 5, 5), 0.0), ((0, 0, 0), None), ((2, 4, 6), 1.0)],

@@ -97,8 +97,9 @@ def test_best_ttft_is_what_all_but_the_budget_reach_unqueued(budget, expected):
 
 
 def made(asked=None, factor=PERFECT, rps=10.0, pool_over=None, **over) -> PrefillLoad:
+    who = asked or service()
     return prefill_load(
-        pool(**(pool_over or {})), asked or service(), load(rps, **over), factor, rps * ISL, 60.0
+        pool(**(pool_over or {})), who, load(rps, **over), factor, rps * ISL, who.sla.ttft_s, 60.0
     )
 
 
@@ -111,7 +112,7 @@ def test_prefill_load_keeps_rate_and_applies_the_factor():
 
 def test_cached_tokens_are_not_work():
     half = prefill_load(
-        pool(), service(), load(uncached_ratio=0.5), Factor(), 10.0 * 0.5 * ISL, 60.0
+        pool(), service(), load(uncached_ratio=0.5), Factor(), 10.0 * 0.5 * ISL, 0.5, 60.0
     )
     assert half.arrivals_rps == pytest.approx(10.0)
     assert half.service_mean_s < made().service_mean_s
@@ -129,6 +130,9 @@ def test_prompts_beyond_the_scope_are_promised_nothing():
         pytest.param(None, [0.005 + 0.01 * k + 0.03 for k in (1, 2, 5, 8)], id="computed"),
         pytest.param(0.1, [0.1 + 0.01 * (k - 4) for k in (1, 2, 5, 8)], id="slower: even"),
         pytest.param(0.0225, [0.5 * (0.005 + 0.01 * k) for k in (1, 2, 5, 8)], id="quicker"),
+        pytest.param(
+            0.6, [0.005 + 0.01 * k + 0.09 for k in (1, 2, 5, 8)], id="waiting for admission"
+        ),
     ],
 )
 def test_handover_is_what_was_measured_spread_by_length(handover_s, expected_s):
