@@ -305,7 +305,7 @@ def test_a_capped_pool_that_another_stands_in_for_loses_nothing():
         pool(Role.DECODE, name="cheap", gpu_hour_price=0.5, max_replicas=2),
         pool(Role.DECODE, name="dear", gpu_hour_price=3.0),
     )
-    decision = warm(service(mode=Mode.ACT, pools=pools), rps=300.0).decisions[-1]
+    decision = warm(service(mode=Mode.ACT, pools=pools), rps=1200.0).decisions[-1]
     found = reason(decision, "TooManyReplicas")
     assert found.pool == "cheap"
     assert "will miss the SLA" not in found.message

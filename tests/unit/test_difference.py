@@ -45,6 +45,7 @@ def test_what_counts(before, now, expected, changed):
         [pod_sample(name, LATER_S, float(n)) for name, n in now.items()],
     )
     assert (requests(interval) if interval.added else None) == expected
+    assert interval.counted.get(Signal.COMPUTED_TOKENS, 0.0) == 1000.0 * (expected or 0.0)
     assert interval.changed == changed
     assert interval.span_s == (60.0 if now and before else 0.0)
 

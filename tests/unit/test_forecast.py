@@ -92,8 +92,9 @@ def test_windows_follow_the_lead():
     ups = [load.tokens[Role.PREFILL].up_tps for load in loads]
     assert ups == sorted(ups)
     assert ups[0] < ups[-1]
-    falling = ahead([interval(60.0 - 2.0 * k) for k in range(25)], {"prefill": 240.0,
-                                                                    "decode": 240.0})  # fmt: skip
+    one_quantile = service(up_quantile=0.75, keep_quantile=0.75)
+    leads = {"prefill": 240.0, "decode": 240.0}
+    falling = ahead([interval(60.0 - 2.0 * k) for k in range(25)], leads, one_quantile)
     tokens = falling.tokens[Role.PREFILL]
     assert tokens.keep_tps > tokens.up_tps
 

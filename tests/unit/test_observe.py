@@ -19,6 +19,7 @@ from planner.model import (
     Role,
     Sample,
     Signal,
+    Sla,
 )
 from tests.builders import (
     ISL,
@@ -207,6 +208,12 @@ def test_handover_is_added_to_a_prefill_pods_ttft():
     assert found.handover_s == pytest.approx(0.02)
     assert found.ttft_mean_s == pytest.approx(PREFILL_S + 0.02)
     assert found.ttft == Attainment(1.0, 1.0, 600.0)
+
+
+def test_handover_leaves_the_less_of_the_ttft_target():
+    """35 ms in the bucket from 30 to 50 ms may be within 45 ms, but not within 45 less 20 ms."""
+    strict = service(sla=Sla(ttft_s=0.045, itl_s=0.03))
+    assert good(asked=strict).ttft == Attainment(0.0, 0.0, 600.0)
 
 
 @pytest.mark.parametrize(
