@@ -147,5 +147,5 @@ def test_equal_cost_goes_to_the_fewest_failures():
 
     prefill = three_ways(PREFILL, np.array([0.2, 0.05, 0.01]))
     decode = three_ways(DECODE[:1], np.array([0.2, 0.1, 0.01]))
-    choice = choose(prefill, decode, 0.3, None)
+    choice = choose(prefill, decode, 0.35, None)
     assert (choice.prefill.replicas, choice.decode.replicas) == ((2,), (1,))
