@@ -6,7 +6,6 @@ the planner reached), and prints both.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.machine import describe

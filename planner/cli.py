@@ -73,7 +73,7 @@ def _root(
 def demo(
     *,
     settings: "Settings",
-    scale: flags.Scale = 1,
+    scale: flags.Scale = 60,
     seed: flags.Seed = 0,
     report: flags.Report = None,
     no_live: Annotated[bool, typer.Option("--no-live", help="No live view.")] = False,
@@ -91,7 +91,7 @@ def demo(
     epilog="Example: pd-planner recommend -f llama.yaml --current prefill=4,decode=6 "
     "--prometheus http://localhost:9090"
 )
-@flags.with_settings(*flags.PROMETHEUS, *flags.CLUSTER, "--listen", "--record", *flags.LOG)
+@flags.with_settings("--record", *flags.PROMETHEUS, *flags.LOG)
 def recommend(
     *,
     settings: "Settings",
@@ -185,15 +185,13 @@ def simulate(
     from planner.app import simulate as run_simulate
 
     return run_simulate(
-        service=loaded.service,
-        profiles=loaded.profiles,
+        service=loaded,
         settings=settings,
         trace=trace,
         scale=scale,
         seed=seed,
         start=replicas,
         warmup=warmup,
-        record=settings.log.record,
         report=report,
         output=output.value,
         prometheus_window_s=window_s,
@@ -206,7 +204,10 @@ def explain(
     record: Annotated[Path, typer.Argument(metavar="RECORD.jsonl", help="Written by --record.")],
     at: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Which decision (RFC 3339); default: the last."),
+        typer.Option(
+            metavar="TIME",
+            help="Which decision: seconds from the start, HH:MM[:SS], RFC 3339; default: the last.",
+        ),
     ] = None,
 ) -> int:
     """Tell one decision in words and numbers."""
@@ -220,6 +221,10 @@ def explain(
 def backtest(
     *,
     settings: "Settings",
+    file: Annotated[
+        Path | None,
+        typer.Option("-f", "--file", metavar="FILE", help="Whose history --from-prometheus takes."),
+    ] = None,
     trace: flags.Trace = None,
     from_prometheus: flags.FromPrometheus = None,
     predictors: Annotated[
@@ -246,6 +251,7 @@ def backtest(
     from planner.app import backtest as run_backtest
 
     return run_backtest(
+        service=None if file is None else _load_one(file, settings),
         trace=trace,
         prometheus_window_s=window_s,
         predictors=names,

@@ -549,6 +549,7 @@ class Load:
     scales_s: tuple[float, ...]
     dispersion: tuple[float, ...]
     backlog_tokens: float = 0.0
+    up_quantile: float | None = None
     spread: Mapping[str, float] = field(default_factory=dict)
     handover_s: float | None = None
 

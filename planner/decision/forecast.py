@@ -123,6 +123,7 @@ def forecast(
         scales_s=SCALES_S,
         dispersion=tuple(dispersion_curve(memory.bins).tolist()),
         backlog_tokens=memory.backlog_tokens,
+        up_quantile=service.up_quantile,
         spread=memory.spread,
         handover_s=memory.handover_s,
     )

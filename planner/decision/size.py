@@ -118,8 +118,8 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
         ttft_s = BEST_EFFORT_RATIO * best_ttft_s
         message = (
             f"{lost:.1%} of prompts need more than {sla.ttft_s * 1e3:.0f} ms for their first token "
-            f"even unqueued, {sla.attainment_ratio:.4g} of them can have {best_ttft_s * 1e3:.0f} ms; "
-            f"planning for {ttft_s * 1e3:.0f} ms"
+            f"even unqueued, {sla.attainment_ratio:.4g} of them can have "
+            f"{best_ttft_s * 1e3:.0f} ms; planning for {ttft_s * 1e3:.0f} ms"
         )
         values = {"best_ttft_s": best_ttft_s, "infeasible_ratio": lost}
         reasons.append(Reason("SLAUnreachable", message, first.name, values))
@@ -144,9 +144,7 @@ def _need(
     if role is Role.PREFILL:
         drain_s = service.interval_s + max(p.startup_s for p in pools)
         loads = [
-            prefill.prefill_load(
-                p, service, load, factors.of(p.name), tps, target.ttft_s, drain_s
-            )
+            prefill.prefill_load(p, service, load, factors.of(p.name), tps, target.ttft_s, drain_s)
             for p in pools
         ]
         speed = [1.0 / p.service_mean_s for p in loads]

@@ -121,10 +121,11 @@ def _coming(load: Load) -> list[str]:
         cells = (tokens.seen_tps, tokens.mean_tps, tokens.up_tps, tokens.keep_tps)
         lines.append(_row(role, [f"{tps:,.0f}" for tps in cells]))
     lengths = load.lengths
-    lines.append(
-        f"up to: exceeded in {share(1.0 - load.quantile)} of cases when an order made now serves; "
-        "keep for: until then"
-    )
+    if load.up_quantile is not None:
+        lines.append(
+            f"up to: exceeded in {share(1.0 - load.up_quantile)} of cases when an order made now "
+            "serves; keep for: until then"
+        )
     lines.append(
         f"prompts of {thousands(lengths.isl_mean_tokens)} tokens, outputs of "
         f"{thousands(lengths.osl_mean_tokens)} on average"

@@ -79,6 +79,11 @@ class LiveView:
             self._live.stop()
             self._live = None
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._live is not None
+
     def show(self, frame: "Frame") -> None:
         """Take in one tick, and paint if the last picture is old enough."""
         if self._live is None:

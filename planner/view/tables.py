@@ -56,6 +56,27 @@ def simulation_table(result: Mapping[str, Any], asked_ratio: float | None = None
     return table
 
 
+def backtest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return predictors side by side, one row for each predictor and series."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Predictor")
+    table.add_column("Load")
+    for heading in ("WAPE", "MASE", "Pinball", "Coverage", "ms a tick", "p99"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row["predictor"],
+            row["series"],
+            f"{row['wape']:.1%}",
+            f"{row['mase']:.3f}",
+            f"{row['pinball']:.1f}",
+            f"{row['coverage']:.1%} of {row['quantile']:.0%}",
+            _ms(row["ms_per_tick"]["mean"]),
+            _ms(row["ms_per_tick"]["p99"]),
+        )
+    return table
+
+
 def recommendation_table(records: Sequence[TickRecord]) -> Group:
     """Return what each pool of each service needs now, and below it why, in whole sentences."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
