@@ -102,7 +102,8 @@ def test_very_large_pools_stay_finite(fill):
     sizes = replace(sizes, output_tps=fill * 500.0 * throughput_tps(sizes))
     shares = failure_shares(sizes, np.array([250.0, 500.0, 1000.0]))
     assert np.all((shares >= 0.0) & (shares <= 1.0))
-    assert shares[2] == (pytest.approx(0.0, abs=1e-6) if fill < 2.0 else pytest.approx(1.0))
+    # An overloaded pool is scored just below 1, so that a search has a slope to follow.
+    assert shares[2] == pytest.approx(0.0 if fill < 2.0 else 1.0, abs=0.01)
 
 
 def test_occupancy_of_constant_itl_is_poisson():
@@ -164,7 +165,7 @@ def test_failures_fall_with_replicas_from_all_to_none():
     ids=["no load", "target below one sequence"],
 )
 def test_edges_of_the_failures(over, expected):
-    assert failure_shares(batches(**over), np.array([0.0, 3.0])).tolist() == [expected] * 2
+    assert failure_shares(batches(**over), np.array([0.0, 3.0])) == pytest.approx(expected)
 
 
 def test_throughput_is_a_full_batch_over_its_itl():
