@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from planner.model import (
     Factors,
     Limits,
@@ -17,7 +19,7 @@ from planner.model import (
     Statistic,
 )
 from planner.sizing import decode, mean, prefill
-from planner.sizing.joint import Choice, choose, frontier, staffing
+from planner.sizing.joint import Choice, choose, every_staffing, frontier, staffing
 from planner.sizing.queueing import Floats
 
 # A target that nothing reaches is replaced by this multiple of the best: room for a few requests.
@@ -25,7 +27,9 @@ BEST_EFFORT_RATIO = 1.25
 # Options whose failing share is below this part of the budget are all the same.
 NEGLIGIBLE = 0.02
 # Nothing is looked for beyond this multiple of the offered work: waiting is gone long before.
-SEARCH_RATIO, SEARCH_EXTRA = 4.0, 32
+SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
+# Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
+SEARCH_MOST = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ def _need(
         speed = [1.0 / p.service_mean_s for p in loads]
         reference = loads[0]
         return Need(
-            lambda c: prefill.failure_shares(reference, c),
+            _remembered(lambda c: prefill.failure_shares(reference, c)),
             reference.offered,
             _worth(pools, speed),
         )
@@ -158,8 +162,23 @@ def _need(
     full_tps = [max(decode.throughput_tps(b), 1e-6) for b in batches]
     first = batches[0]
     return Need(
-        lambda c: decode.failure_shares(first, c), tps / full_tps[0], _worth(pools, full_tps)
+        _remembered(lambda c: decode.failure_shares(first, c)),
+        tps / full_tps[0],
+        _worth(pools, full_tps),
     )
+
+
+def _remembered(shares: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """Return the same function that works out every number of replicas once: searches overlap."""
+    known: dict[float, float] = {}
+
+    def look_up(replicas: Floats) -> Floats:
+        new = [c for c in replicas.tolist() if c not in known]
+        if new:
+            known.update(zip(new, shares(np.array(new)).tolist(), strict=True))
+        return np.minimum.accumulate(np.array([known[c] for c in replicas.tolist()]))
+
+    return look_up
 
 
 def _worth(pools: Sequence[Pool], speed: Sequence[float]) -> Mapping[str, float]:
@@ -169,8 +188,8 @@ def _worth(pools: Sequence[Pool], speed: Sequence[float]) -> Mapping[str, float]
 
 def _search_limit(pool: Pool, need: Need) -> int:
     """Return more replicas than the load could need, limits aside."""
-    most = SEARCH_RATIO * min(need.offered, 1e5) / max(need.worth[pool.name], 1e-3)
-    return pool.min_replicas + math.ceil(most) + SEARCH_EXTRA
+    most = SEARCH_RATIO * need.offered / max(need.worth[pool.name], 1e-3)
+    return pool.min_replicas + math.ceil(min(most, SEARCH_MOST)) + SEARCH_EXTRA
 
 
 def _choose(
@@ -185,7 +204,9 @@ def _choose(
     fronts = []
     for role in (Role.PREFILL, Role.DECODE):
         pools, need = service.pools_of(role), needs[role]
-        options = staffing(pools, need.worth, ceilings)
+        # Limits may cut across the chain of a role's several pools.
+        ways = staffing if limits is None or len(pools) == 1 else every_staffing
+        options = ways(pools, need.worth, ceilings)
         fronts.append(frontier(pools, options, need.shares, NEGLIGIBLE * budget, keep_all=bounded))
     return choose(fronts[0], fronts[1], budget, limits)
 

@@ -5,13 +5,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.model import FACTOR_RANGE, Factor, Load, Pool
-from planner.sizing.queueing import Floats, occupancy
+from planner.sizing.queueing import OVERLOAD_SCORE, Floats, occupancy
 
 # P(KV of a full batch exceeds the cache): the normal quantile 2.33 leaves 1 %.
 KV_QUANTILE = 2.33
 
 # Levels of the occupancy chain that are kept apart; more are merged into blocks.
 GRID = 1024
+
+# Below this share of the offered work every batch is too full; not worth a chain.
+HOPELESS = 0.8
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,19 @@ def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
         What the pool must serve.
     replicas
         Numbers of replicas c ≥ 0, ascending, shape (c,).
+
+    Notes
+    -----
+    What is flat at 1 is ordered by the share a shedding pool could serve, as for prefill.
     """
     if load.output_tps <= 0.0:
         return np.zeros(replicas.shape)
     limit = batch_limit(load)
-    shares = np.array([_failure_share(load, limit, float(c)) for c in replicas])
-    return np.minimum.accumulate(shares)
+    offered = load.output_tps / max(throughput_tps(load), 1e-9)
+    shares = np.array([_failure_share(load, limit, float(c)) if c > HOPELESS * offered else 1.0
+                       for c in replicas])  # fmt: skip
+    ordered = 1.0 - OVERLOAD_SCORE * np.minimum(replicas / offered, 1.0)
+    return np.minimum.accumulate(np.minimum(shares, ordered))
 
 
 def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:

@@ -6,17 +6,13 @@ from functools import cached_property
 import numpy as np
 
 from planner.model import Factor, Load, Pool, Service
-from planner.sizing.queueing import Floats, effective_variability, wait_tail
+from planner.sizing.queueing import OVERLOAD_SCORE, Floats, effective_variability, wait_tail
 
 # Slack of prompts that are promised nothing: long enough never to fail [s].
 NO_TARGET_S = 1e9
 # Decode steps that the handover may take beyond the transfer: waiting for the running step, the
 # first step itself, and one for the router.
 MOST_STEPS = 3.0
-
-# Goodput below which only the order matters: it keeps an overloaded pool's score rising with
-# every replica, so that a search under a budget has a slope to follow (sizing §2, Overload).
-OVERLOAD_SCORE = 0.01
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,13 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 
+# Goodput below which only the order matters: it keeps an overloaded pool's score rising with
+# every replica, so that a search under a budget has a slope to follow (sizing §2, Overload).
+OVERLOAD_SCORE = 0.01
+# Where the supremum of robust queueing is looked for [s].
+HORIZONS_S = np.geomspace(1e-3, 900.0, 48)
+LOG_HORIZONS = np.log(HORIZONS_S)
+
 
 def erlang_b(servers: ArrayLike, offered: ArrayLike) -> Floats:
     """Return the Erlang B blocking probability for real `servers` ≥ 0 and `offered` > 0 erlangs.
@@ -75,8 +82,9 @@ def effective_variability(
     index that gives the same supremum is ``I = 2 c (1 − ρ) W / (ρ E[S])``. x is offered work
     time, so the pool of c servers looks at the time scale x itself.
     """
-    x = np.geomspace(1e-3, 900.0, 48)
-    index = np.interp(np.log(x), np.log(np.asarray(scales_s)), np.asarray(dispersion)) + service_cv2
+    x = HORIZONS_S
+    index = np.interp(LOG_HORIZONS, np.log(np.asarray(scales_s)), np.asarray(dispersion))
+    index = index + service_cv2
     rho, free = utilisation[:, None], 1.0 - utilisation
     work = np.sqrt(2.0 * rho * x * index * service_mean_s / servers[:, None]) - (1.0 - rho) * x
     # Wait per unit of index. Beyond the grid the index is constant and the supremum is where
