@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
+from operator import mul
 
 import numpy as np
 
@@ -123,7 +124,8 @@ def every_staffing(
     Notes
     -----
     For limits that cut across the chain: where two pools share a scarce GPU type, the best split
-    may use the pool that the chain turns to last. Beyond `MAX_WAYS` it is the chain after all.
+    may use the pool that the chain turns to last. Its frontier has to `keep_all`: a way of more
+    capacity may be the legal or the cheaper one. Beyond `MAX_WAYS` it is the chain after all.
     """
     ranges = [range(p.min_replicas, max(ceilings[p.name], p.min_replicas) + 1) for p in pools]
     if prod(map(len, ranges)) > MAX_WAYS:
@@ -132,7 +134,10 @@ def every_staffing(
         Option(counts, sum(n * worth[p.name] for n, p in zip(counts, pools, strict=True)))
         for counts in product(*ranges)
     ]
-    return tuple(sorted(ways, key=lambda way: way.equivalent))
+    prices = [p.price_per_replica for p in pools]
+    return tuple(
+        sorted(ways, key=lambda way: (way.equivalent, sum(map(mul, way.replicas, prices))))
+    )
 
 
 def frontier(

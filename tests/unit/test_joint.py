@@ -52,6 +52,9 @@ def test_every_way_is_there_once_the_floors_first():
     options = every_staffing(DECODE, WORTH, {"d-a": 3, "d-b": 2})
     assert {o.replicas for o in options} == set(product([1, 2, 3], [1, 2]))
     assert options[0].replicas == (1, 1)
+    even = every_staffing(DECODE, {"d-a": 1.0, "d-b": 1.0}, {"d-a": 3, "d-b": 3})
+    # Of equal capacity the cheaper way comes first.
+    assert [o.replicas for o in even if o.equivalent == 4.0] == [(1, 3), (2, 2), (3, 1)]
     assert np.all(np.diff([o.equivalent for o in options]) >= 0.0)
 
 
