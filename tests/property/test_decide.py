@@ -181,15 +181,12 @@ def test_what_is_kept_is_never_less_than_what_is_reached(loads, startup_s):
 
 @given(st.floats(1.0, 120.0), st.floats(0.0, 600.0))
 @settings(max_examples=15)
-def test_a_longer_lead_never_costs_less_at_a_steady_or_rising_load(rps, longer_s):
-    """After a fall it may: a longer window has other residuals, and its margin may be smaller."""
+def test_a_longer_lead_never_costs_less_at_a_steady_load(rps, longer_s):
+    """On a moving load it may: a longer window has other residuals, and fewer of them."""
 
-    def plan_after(startup_s, growth):
+    def plan_after(startup_s):
         pools = tuple(replace(p, startup_s=startup_s) for p in ACTING.pools)
         drive = Drive(replace(ACTING, pools=pools, limits=Limits()), follow=False, decode=2)
-        for tick in range(12):
-            decision = drive.tick(rps * (1.0 + growth * tick))
-        return sum(p.wanted for p in decision.plan.pools.values())
+        return sum(p.wanted for p in drive.run(12, rps).plan.pools.values())
 
-    for growth in (0.0, 0.05):
-        assert plan_after(60.0, growth) <= plan_after(60.0 + longer_s, growth)
+    assert plan_after(60.0) <= plan_after(60.0 + longer_s)
