@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks.machine import describe
 from planner.replay import Replay, plant_config
-from planner.service import LoadedService, load_services
 from planner.simulation.plant import Plant
 from planner.simulation.results import Summary, summarise
 from planner.simulation.trace_files import open_trace
 from planner.simulation.traces import Trace, clip, scale_trace
+from planner.spec.service import LoadedService, load_services
 
 WARMUP_INTERVALS = 10
 # So many replicas that the other role alone decides.

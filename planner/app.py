@@ -17,8 +17,8 @@ from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
 from planner.errors import InputError
 from planner.model import Mode, Role, Service
 from planner.record import TickRecord
-from planner.service import LoadedService, load_services
 from planner.settings import Settings
+from planner.spec.service import LoadedService, load_services
 from planner.supervisor import Supervisor
 
 if TYPE_CHECKING:

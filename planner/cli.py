@@ -15,9 +15,9 @@ import typer
 from planner import flags
 
 if TYPE_CHECKING:
-    from planner.finding import Finding
-    from planner.service import LoadedService
+    from planner.check.finding import Finding
     from planner.settings import Settings
+    from planner.spec.service import LoadedService
 
 app = typer.Typer(
     help="SLA-driven autoscaling of disaggregated prefill and decode pools.",
@@ -136,8 +136,8 @@ def check(
 
     Exit code 1 on an error.
     """
-    from planner.check import check_offline
-    from planner.finding import Level, warning
+    from planner.check.finding import Level, warning
+    from planner.check.offline import check_offline
 
     findings = {str(loaded.service.key): check_offline(loaded) for loaded in _load(file, settings)}
     if not offline:
@@ -241,7 +241,7 @@ def backtest(
     output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
 ) -> int:
     """Compare predictors on a trace or on a service's own history."""
-    from planner.quantities import duration, percent
+    from planner.spec.quantities import duration, percent
 
     window_s = flags.read_source(trace, from_prometheus, settings)
     interval_s = flags.read_flag("--interval", interval, duration("5s", "10m"))
@@ -266,7 +266,7 @@ def backtest(
 @app.command(epilog="Example: pd-planner schema crd | kubectl apply -f -")
 def schema(which: Annotated[Schema, typer.Argument(help="What to print.")]) -> int:
     """Print the CustomResourceDefinition (YAML) or the JSON Schema of a PDAutoscaler."""
-    from planner.crd import crd_text, spec_schema
+    from planner.spec.crd import crd_text, spec_schema
 
     crd = which is Schema.CRD
     typer.echo(crd_text() if crd else json.dumps(spec_schema(), indent=2), nl=not crd)
@@ -274,7 +274,7 @@ def schema(which: Annotated[Schema, typer.Argument(help="What to print.")]) -> i
 
 
 def _load(files: Iterable[Path], settings: "Settings") -> list["LoadedService"]:
-    from planner.service import load_services
+    from planner.spec.service import load_services
 
     return load_services(list(files), settings.network.transfer)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from planner.quantities import Quantity, parse_duration_s
+from planner.spec.quantities import Quantity, parse_duration_s
 
 if TYPE_CHECKING:
     from planner.settings import Settings

@@ -16,13 +16,13 @@ from planner.decision.size import size
 from planner.loop import Loop
 from planner.model import Factors, LengthMix, Load, Mode, Patch, Pool, Role, Service, TokenLoad
 from planner.record import TickRecord
-from planner.service import LoadedService
 from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool
 from planner.simulation.plant import Plant
 from planner.simulation.results import PlantResults
 from planner.simulation.surface import DecodeTruth, PrefillTruth
 from planner.simulation.traces import Trace
 from planner.sizing.dispersion import SCALES_S
+from planner.spec.service import LoadedService
 from profiles import Profile
 
 SCRAPE_INTERVAL_S = 15.0

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from planner.errors import InputError
 from planner.model import Transfer
-from planner.quantities import Quantity, duration, parse_bandwidth_bytes_per_s
+from planner.spec.quantities import Quantity, duration, parse_bandwidth_bytes_per_s
 
 PREFIX: Final = "PD_PLANNER_"
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.model import Attainment, Decision, PoolDecision
-from planner.quantities import format_duration
 from planner.record import TickRecord
+from planner.spec.quantities import format_duration
 from planner.view.notation import UNKNOWN, share, share_between, span
 
 MET, MISSED = "green", "bold red"

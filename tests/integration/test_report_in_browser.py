@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.service import load_services
 from planner.simulation.results import summarise
+from planner.spec.service import load_services
 from planner.view.report import write_report
 
 pytest.importorskip("numba", reason="the plant is compiled")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from planner.check import VLLM_BOUNDS_S, check_offline
-from planner.finding import Finding, Level
-from planner.fit import ttft_alone_s
+from planner.check.finding import Finding, Level
+from planner.check.fit import ttft_alone_s
+from planner.check.offline import VLLM_BOUNDS_S, check_offline
 from planner.model import Transfer
-from planner.service import LoadedService, build_service
-from planner.specfile import parse_spec
+from planner.spec.files import parse_spec
+from planner.spec.service import LoadedService, build_service
 from profiles import Profile, read_profile
 
 DATA = Path(__file__).parents[2] / "profiles" / "data"

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from planner.adapters.sources import SOURCES
-from planner.crd import crd_text, custom_resource_definition, spec_schema, structural_schema
+from planner.spec.crd import crd_text, custom_resource_definition, spec_schema, structural_schema
 from predictors import NAMES
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

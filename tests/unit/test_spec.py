@@ -11,8 +11,8 @@ import yaml
 
 from planner.errors import SpecError
 from planner.model import Mode, PolicyType, Role, ScalingPolicy, SelectPolicy, Statistic, Transfer
-from planner.service import build_service, load_services, to_service
-from planner.specfile import load_specs, parse_spec
+from planner.spec.files import load_specs, parse_spec
+from planner.spec.service import build_service, load_services, to_service
 from profiles import read_profile
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

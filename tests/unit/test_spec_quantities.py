@@ -4,8 +4,8 @@ import doctest
 
 import pytest
 
-from planner import quantities
-from planner.quantities import (
+from planner.spec import quantities
+from planner.spec.quantities import (
     format_duration,
     format_percent,
     parse_bandwidth_bytes_per_s,

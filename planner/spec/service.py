@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from planner.contradictions import Floor, footprint_faults
 from planner.errors import ProfileError, SpecError
 from planner.model import (
     Behavior,
@@ -19,9 +18,10 @@ from planner.model import (
     Target,
     Transfer,
 )
-from planner.pools import PoolSpec
-from planner.spec import FallbackSpec, LimitsSpec, PDAutoscaler, SlaSpec
-from planner.specfile import load_documents
+from planner.spec.contradictions import Floor, footprint_faults
+from planner.spec.files import load_documents
+from planner.spec.pools import PoolSpec
+from planner.spec.resource import FallbackSpec, LimitsSpec, PDAutoscaler, SlaSpec
 from profiles import Profile, decode_surface, prefill_surface, read_profile
 
 STARTUP_S: Final = 60.0

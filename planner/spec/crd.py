@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from planner.spec import API_VERSION, KIND, PDAutoscaler
+from planner.spec.resource import API_VERSION, KIND, PDAutoscaler
 
 PLURAL: Final = "pdautoscalers"
 SHORT_NAME: Final = "pda"

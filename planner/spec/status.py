@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from planner.quantities import decimal, duration
+from planner.spec.quantities import decimal, duration
 
 SPEC_CONFIG: Final = ConfigDict(
     frozen=True,

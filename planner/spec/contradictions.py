@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
-    from planner.pools import PoolSpec, ProfileRef, ScaleTargetRef
-    from planner.spec import PDAutoscalerSpec, RatioSpec
+    from planner.spec.pools import PoolSpec, ProfileRef, ScaleTargetRef
+    from planner.spec.resource import PDAutoscalerSpec, RatioSpec
 
 FAULTS = "contradictions"
 """Type of the pydantic error that carries them."""

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Final
 
-from planner.contradictions import footprint
-from planner.finding import Finding, error, ok, warning
-from planner.fit import fit_findings
+from planner.check.finding import Finding, error, ok, warning
+from planner.check.fit import fit_findings
 from planner.model import Pool, Role, ScalingRules, SelectPolicy, Service
-from planner.pools import PoolSpec
-from planner.quantities import format_decimal, format_duration
-from planner.service import LoadedService, floors_of
+from planner.spec.contradictions import footprint
+from planner.spec.pools import PoolSpec
+from planner.spec.quantities import format_decimal, format_duration
+from planner.spec.service import LoadedService, floors_of
 from profiles import Profile
 
 FORECAST_STEPS: Final = 16

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from planner.finding import Finding, error, ok, warning
+from planner.check.finding import Finding, error, ok, warning
 from planner.model import Pool, Role, Service
-from planner.quantities import format_duration
+from planner.spec.quantities import format_duration
 from profiles import DecodeSurface, PrefillSurface, ProfileError
 
 

@@ -5,16 +5,16 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from planner.behavior import BehaviorSpec
-from planner.contradictions import (
+from planner.spec.behavior import BehaviorSpec
+from planner.spec.contradictions import (
     pool_faults,
     pools_faults,
     raise_faults,
     reference_faults,
     target_faults,
 )
-from planner.quantities import decimal, duration
-from planner.status import SPEC_CONFIG, Whole, list_map
+from planner.spec.quantities import decimal, duration
+from planner.spec.status import SPEC_CONFIG, Whole, list_map
 
 REPLICAS_MAX: Final = 10_000
 """No pool is larger; a typing error should not size a million replicas."""

@@ -1,4 +1,4 @@
-"""PDAutoscaler files: YAML to `planner.spec` values, or one line for every fault. Reads files."""
+"""PDAutoscaler files: YAML to values, or one line for every fault. Reads files."""
 
 import difflib
 import json
@@ -12,11 +12,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from planner.contradictions import FAULTS
-from planner.crd import plain, spec_schema
 from planner.errors import SpecError
-from planner.spec import API_VERSION, KIND, PDAutoscaler
-from planner.yaml_text import YamlError, read_documents
+from planner.spec.contradictions import FAULTS
+from planner.spec.crd import plain, spec_schema
+from planner.spec.resource import API_VERSION, KIND, PDAutoscaler
+from planner.spec.yaml_text import YamlError, read_documents
 
 Location = tuple[str | int, ...]
 

@@ -1,19 +1,19 @@
 """The user's API: PDAutoscaler (pydantic). Pure.
 
-One source for YAML files, the CRD (`planner.crd`) and the reference page (`planner.reference`).
-What no field can check alone is checked by `planner.contradictions`.
+One source for YAML files, the CRD (`spec.crd`) and the reference page (`planner.reference`).
+What no field can check alone is checked by `spec.contradictions`.
 """
 
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from planner.behavior import BehaviorSpec
-from planner.contradictions import fallback_faults, floor_faults, raise_faults, ratio_faults
 from planner.model import Mode, Statistic
-from planner.pools import Name, PoolSpecs, Price, Replicas, Selector
-from planner.quantities import decimal, duration, percent
-from planner.status import SPEC_CONFIG, PDAutoscalerStatus, Whole
+from planner.spec.behavior import BehaviorSpec
+from planner.spec.contradictions import fallback_faults, floor_faults, raise_faults, ratio_faults
+from planner.spec.pools import Name, PoolSpecs, Price, Replicas, Selector
+from planner.spec.quantities import decimal, duration, percent
+from planner.spec.status import SPEC_CONFIG, PDAutoscalerStatus, Whole
 
 API_VERSION: Final = "pd-planner.io/v1alpha1"
 KIND: Final = "PDAutoscaler"

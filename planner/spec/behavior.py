@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from planner.model import Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy
-from planner.quantities import decimal
-from planner.status import SPEC_CONFIG, Whole
+from planner.spec.quantities import decimal
+from planner.spec.status import SPEC_CONFIG, Whole
 
 Tolerance = Annotated[float, decimal(0.0, 1.0)]
 

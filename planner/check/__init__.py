@@ -1,0 +1,1 @@
+"""What `pd-planner check` looks at before a spec is trusted."""
