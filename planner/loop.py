@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from planner.decision.decide import Inputs, State, decide
+from planner.decision.forecast import forecaster
 from planner.decision.history import fleet_of
 from planner.errors import ClusterError, MetricsError
 from planner.model import Decision, Fleet, Sample, Service
@@ -31,8 +32,12 @@ class Loop:
         self._cluster = cluster
         self._telemetry = telemetry
         self._state = State()
+        # A predictor whose library is missing says so now, not at the first tick.
+        forecaster(service.predictor).start()
 
-    def restore(self, metrics: Metrics, now_s: float, window_s: float) -> int:
+    def restore(
+        self, metrics: Metrics, now_s: float, window_s: float, alive_now: Fleet | None = None
+    ) -> int:
         """Replay the past through the same decision, so that a restart changes none.
 
         Parameters
@@ -43,6 +48,8 @@ class Loop:
             Time of the restart [s, Unix].
         window_s
             How far back [s].
+        alive_now
+            The fleet as it is, for the starts of pods that still run.
 
         Returns
         -------
@@ -55,7 +62,7 @@ class Loop:
         fleet: Fleet | ClusterError = ClusterError("no pod was scraped yet")
         for index, sample in enumerate(samples):
             at_s = start_s + index * step_s
-            fleet = fleet_of(self.service, sample, at_s, fleet)
+            fleet = fleet_of(self.service, sample, at_s, fleet, alive_now)
             self._state, _ = decide(self.service, self._state, Inputs(sample, fleet), at_s)
         return len(samples)
 

@@ -158,8 +158,13 @@ def _plant_pool(pool: Pool, profile: Profile, replicas: int, seed: int) -> Plant
 
 
 def first_plan(service: Service, trace: Trace) -> dict[str, int]:
-    """Return the plan for the first interval's mean load, as if it were known and would stay."""
+    """Return the plan for the first interval's mean load, as if it were known and would stay.
+
+    The floors where no request of that interval is in scope.
+    """
     early = trace.arrival_s < service.interval_s
+    if not early.any():
+        return {pool.name: pool.min_replicas for pool in service.pools}
     isl, osl = trace.isl_tokens[early], trace.osl_tokens[early]
     rates = {Role.PREFILL: float(isl.sum()) / service.interval_s,
              Role.DECODE: float(osl.sum()) / service.interval_s}  # fmt: skip

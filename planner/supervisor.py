@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from planner.errors import ClusterError, MetricsError
 from planner.loop import Loop
-from planner.model import Service, ServiceKey
-from planner.ports import Clock, Cluster, Metrics, Telemetry
+from planner.model import Fleet, Service, ServiceKey
+from planner.ports import Cluster, Metrics, Telemetry
 from planner.record import TickRecord
 
 # Intervals of history that a restart replays, and the most it goes back [s].
@@ -43,10 +43,13 @@ class Supervisor:
 
     def restore(self, now_s: float) -> int:
         """Replay what happened before `now_s` [s, Unix]; return the intervals replayed."""
+        fleets = self._cluster.fleets(self.services, now_s)
         replayed = 0
         for loop in self._loops.values():
             window_s = min(HISTORY_INTERVALS * loop.service.interval_s, HISTORY_S)
-            replayed += loop.restore(self._metrics, now_s, window_s)
+            fleet = fleets.get(loop.service.key)
+            alive_now = fleet if isinstance(fleet, Fleet) else None
+            replayed += loop.restore(self._metrics, now_s, window_s, alive_now)
         return replayed
 
     def tick(
@@ -64,22 +67,3 @@ class Supervisor:
             )
             for service in due
         }
-
-    def watch(self, clock: Clock) -> None:
-        """Tick every service at each of its intervals until the clock says stop.
-
-        Times are multiples of the interval, so that they neither drift nor depend on the start.
-        """
-        now_s = clock.now_s()
-        due_s = {s.key: _next(now_s, s.interval_s) for s in self.services}
-        while clock.wait_until(min(due_s.values())):
-            now_s = clock.now_s()
-            due = [s for s in self.services if due_s[s.key] <= now_s]
-            self.tick(now_s, due)
-            for service in due:
-                due_s[service.key] = _next(now_s, service.interval_s)
-
-
-def _next(now_s: float, interval_s: float) -> float:
-    """Return the next multiple of the interval after `now_s` [s, Unix]."""
-    return (now_s // interval_s + 1.0) * interval_s

@@ -22,12 +22,14 @@ def run_every(jobs: Mapping[float, Job], stop: threading.Event) -> None:
     Notes
     -----
     Runs that were missed are made up for by one, and a run that takes longer than its interval is
-    never joined by a second.
+    never joined by a second. A run that fails is logged and the next one comes; only when nobody
+    reads the output any more does the schedule end, with that error.
     """
     from apscheduler.schedulers.background import BackgroundScheduler
     from apscheduler.triggers.interval import IntervalTrigger
 
     clock = SystemClock(stop)
+    unread: list[BaseException] = []
     scheduler = BackgroundScheduler(
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone="UTC",
@@ -35,14 +37,16 @@ def run_every(jobs: Mapping[float, Job], stop: threading.Event) -> None:
     for interval_s, job in jobs.items():
         # Anchored at the epoch: restarts and replicas tick at the same moments.
         trigger = IntervalTrigger(
-            seconds=int(interval_s), start_date="1970-01-01 00:00:00", timezone="UTC"
+            seconds=interval_s, start_date="1970-01-01 00:00:00", timezone="UTC"
         )
-        scheduler.add_job(_timed(job, clock), trigger)
+        scheduler.add_job(_timed(job, clock, unread, stop), trigger)
     scheduler.start()
     try:
         stop.wait()
     finally:
         scheduler.shutdown(wait=True)
+    if unread:
+        raise unread[0]
 
 
 def stop_on_signals(
@@ -55,5 +59,17 @@ def stop_on_signals(
     return stop
 
 
-def _timed(job: Job, clock: SystemClock) -> Callable[[], None]:
-    return lambda: job(clock.now_s())
+def _timed(
+    job: Job, clock: SystemClock, unread: list[BaseException], stop: threading.Event
+) -> Callable[[], None]:
+    """Return a run of the job; it ends the schedule when stdout is closed."""
+
+    def run() -> None:
+        try:
+            job(clock.now_s())
+        # Rich ends the program where it meets a closed pipe, here only the thread of the job.
+        except (BrokenPipeError, SystemExit) as error:
+            unread.append(error)
+            stop.set()
+
+    return run

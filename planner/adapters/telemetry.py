@@ -1,5 +1,6 @@
 """Where finished ticks go: a rotated file of JSON lines, and the log. Writes files."""
 
+import contextlib
 import json
 import logging
 from logging.handlers import RotatingFileHandler
@@ -15,8 +16,19 @@ log = logging.getLogger("pd-planner")
 ROTATE_BYTES, KEEP_FILES = 64 * 1024 * 1024, 8
 # A whole record at least this often, so that any hour of the file explains itself [s].
 WHOLE_EVERY_S = 3600.0
-# What an unchanged tick still says.
-SHORT_KEYS = ("schemaVersion", "namespace", "name", "at_s", "sentence", "pools", "applied", "error")
+# What an unchanged tick still says: what was decided and why, without the evidence.
+SHORT_KEYS = (
+    "schemaVersion",
+    "namespace",
+    "name",
+    "at_s",
+    "sentence",
+    "pools",
+    "hold",
+    "reasons",
+    "applied",
+    "error",
+)
 
 
 class RecordFile:
@@ -26,6 +38,8 @@ class RecordFile:
     ----------
     path
         The file; older ones are named `path.1`, `path.2`, …
+    anew
+        Begin an empty file, for a run whose time has nothing to do with that of earlier ones.
 
     Raises
     ------
@@ -33,17 +47,21 @@ class RecordFile:
         If the file can't be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, anew: bool = False) -> None:
         try:
-            self._file = RotatingFileHandler(
+            is_used = path.is_file() and path.stat().st_size > 0
+            self._file = _Rotated(
                 path, maxBytes=ROTATE_BYTES, backupCount=KEEP_FILES, encoding="utf-8"
             )
+            if anew and is_used:
+                self._file.doRollover()
         except OSError as error:
             raise InputError(f"--record: {path}: {error.strerror}: give another path") from None
+        self._path, self._is_failing = path, False
         self._told: dict[tuple[str, str], tuple[Any, float]] = {}
 
     def record(self, tick: TickRecord) -> None:
-        """Write one tick; a full disk is logged by the handler and never raised."""
+        """Write one tick; a full disk is logged once and stops nobody."""
         line = tick.to_dict()
         key = (tick.service.namespace, tick.service.name)
         reasons = sorted((r.code, r.pool or "") for r in tick.decision.reasons)
@@ -55,11 +73,32 @@ class RecordFile:
         else:
             line = {name: line[name] for name in SHORT_KEYS}
         text = json.dumps(line, separators=(",", ":"), allow_nan=False)
-        self._file.emit(logging.makeLogRecord({"msg": text}))
+        self._write(text)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # `record` has told of it
+            self._file.close()
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.emit(logging.makeLogRecord({"msg": text}))
+        except OSError as error:
+            if not self._is_failing:
+                log.error(  # noqa: TRY400 - one line for an operator, no traceback
+                    "--record: %s: %s: decisions go on unrecorded", self._path, error.strerror
+                )
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+
+class _Rotated(RotatingFileHandler):
+    """A rotated file that leaves its errors to who writes, instead of printing tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's
+        """Raise again what `emit` met."""
+        raise  # noqa: PLE0704 - called while it is handled
 
 
 class TickLog:
@@ -87,8 +126,9 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The scheduler tells of every run; a tick has its own line.
-    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    # The scheduler tells of every run and the compiler of every step; a tick has its own line.
+    for talkative in ("apscheduler", "numba"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
 
 class _JsonLines(logging.Formatter):

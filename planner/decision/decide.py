@@ -29,6 +29,7 @@ from planner.model import (
     PoolDecision,
     PoolPlan,
     Reason,
+    Role,
     Sample,
     Service,
 )
@@ -104,13 +105,8 @@ def _decide(
     load = forecast(service, state.forecast, lead_s, now_s)
     if load is not None:
         plan = size(service, load, factors, fleet.room_replicas)
-    elif seen.arrivals_rps > 0.0:
-        reason = Reason("WarmingUp", "requests arrive but none has finished yet; holding")
-        held = _hold(service, state, reason, fleet, current, now_s)
-        return state, replace(held, observation=seen)
     else:
-        floors = {p.name: PoolPlan(*[p.min_replicas] * 3) for p in service.pools}
-        plan = Plan(floors, {})
+        plan = _first_plan(service, current, is_asked=seen.arrivals_rps > 0.0)
     memory, desired, capped = constrain(
         service, state.constrain, plan, current, fleet.room_replicas, now_s
     )
@@ -130,6 +126,22 @@ def _decide(
         patch=_patch(service, desired, current),
     )
     return replace(state, constrain=memory), decision
+
+
+def _first_plan(service: Service, current: Mapping[str, int], *, is_asked: bool) -> Plan:
+    """Return the plan before any request has finished: the floors, or what runs if any came.
+
+    Every role needs somebody to take the first request, and what already runs is kept until
+    lengths are known.
+    """
+    pools: dict[str, PoolPlan] = {}
+    for role in Role:
+        for index, pool in enumerate(service.pools_of(role)):
+            up = max(pool.min_replicas, 1 if is_asked and index == 0 else 0)
+            keep = max(up, current[pool.name]) if is_asked else up
+            pools[pool.name] = PoolPlan(up, up, keep)
+    message = "requests arrive but none has finished yet: keeping what runs"
+    return Plan(pools, {}, reasons=(Reason("WarmingUp", message),) if is_asked else ())
 
 
 def _fallback_reasons(load: Load | None) -> tuple[Reason, ...]:

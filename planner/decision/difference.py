@@ -6,6 +6,7 @@ what it did, which a rate() would drop exactly while the fleet is scaling.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from planner.model import Histogram, PodSample, Signal
@@ -13,8 +14,9 @@ from planner.model import Histogram, PodSample, Signal
 # A new pod's whole count is its interval's work only if it is not far above its peers'; a pod
 # that comes back after a scrape gap would otherwise bring its whole life into one interval.
 NEW_POD_RATIO = 2.0
-# A pod whose last scrape is this much older than its peers' is gone [s]: two usual scrapes.
-DEAD_AFTER_S = 31.0
+# A pod whose last scrape is so many scrape intervals older than its peers' is gone, and the
+# scrape interval that is assumed where a pod shows too few scrapes to tell [s].
+DEAD_AFTER_SCRAPES, USUAL_SCRAPE_S = 2.1, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interva
 def alive(pods: Sequence[PodSample]) -> tuple[PodSample, ...]:
     """Leave out dead pods: they show their last values, but their gauges describe nobody."""
     newest_s = max((pod.at_s for pod in pods), default=0.0)
-    return tuple(pod for pod in pods if pod.at_s > newest_s - DEAD_AFTER_S)
+    steps_s = [b[0] - a[0] for pod in pods for a, b in pairwise(pod.trail)]
+    scrape_s = median(steps_s) if steps_s else USUAL_SCRAPE_S
+    return tuple(pod for pod in pods if pod.at_s > newest_s - DEAD_AFTER_SCRAPES * scrape_s)
 
 
 def _accountable(now: Sequence[PodSample], earlier: Mapping[str, PodSample]) -> list[PodSample]:

@@ -111,9 +111,7 @@ def forecast(
     `up` covers [t + lead, t + lead + Δ]: an order now can't serve earlier; `keep` covers
     [t, t + lead + Δ]: what is released now is missed until a new order is ready (sizing §1).
     """
-    if not memory.prompts or not memory.outputs:
-        return None
-    if memory.prompts.count <= 0.0 or memory.outputs.count <= 0.0:
+    if memory.prompts is None or memory.outputs is None:
         return None
     return Load(
         at_s=now_s,

@@ -10,17 +10,30 @@ from planner.model import Fleet, Pod, PoolFleet, Sample, Service
 
 
 def fleet_of(
-    service: Service, sample: Sample | MetricsError, at_s: float, before: Fleet | ClusterError
+    service: Service,
+    sample: Sample | MetricsError,
+    at_s: float,
+    before: Fleet | ClusterError,
+    alive_now: Fleet | None = None,
 ) -> Fleet | ClusterError:
     """Return the pods that were scraped at `at_s` [s, Unix] as a fleet of ready pods.
 
-    Without metrics it is the fleet `before`: a gap in metrics is no change of replicas.
+    Without metrics it is the fleet `before`: a gap in metrics is no change of replicas. Pods that
+    are `alive_now` tell their own start, so that lead times are known again at once.
     """
     if isinstance(sample, MetricsError):
         return before
     pools: dict[str, PoolFleet] = {}
     for pool in service.pools:
         seen = alive(sample.pools.get(pool.name, ()))
-        pods = tuple(Pod(pod.pod, at_s, at_s) for pod in seen)
+        known = {p.name: p for p in alive_now.pools[pool.name].pods} if alive_now else {}
+        pods = tuple(_then(known.get(pod.pod), pod.pod, at_s) for pod in seen)
         pools[pool.name] = PoolFleet(len(pods), pods)
     return Fleet(at_s, pools)
+
+
+def _then(now: Pod | None, name: str, at_s: float) -> Pod:
+    """Return a scraped pod as it was at `at_s` [s, Unix]: ready, with its real start if known."""
+    if now is None or now.ready_s is None or now.ready_s > at_s:
+        return Pod(name, at_s, at_s)
+    return Pod(name, now.created_s, now.ready_s)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,15 @@ from planner.model import (
     Statistic,
 )
 from planner.sizing import decode, mean, prefill
-from planner.sizing.joint import Choice, choose, every_staffing, frontier, staffing
+from planner.sizing.joint import (
+    Choice,
+    Frontier,
+    Option,
+    choose,
+    every_staffing,
+    frontier,
+    staffing,
+)
 from planner.sizing.queueing import Floats
 
 # A target that nothing reaches is replaced by this multiple of the best: room for a few requests.
@@ -30,6 +38,9 @@ NEGLIGIBLE = 0.02
 SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
 # Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
 SEARCH_MOST = 4000
+
+
+Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +212,28 @@ def _choose(
 ) -> Choice:
     """Return the joint choice under ceilings and limits."""
     bounded = limits is not None and (limits.ratio_min, limits.ratio_max) != (None, None)
-    fronts = []
-    for role in (Role.PREFILL, Role.DECODE):
+    negligible = NEGLIGIBLE * budget
+
+    def front(role: Role, ways: Ways, *, keep_all: bool) -> Frontier:
         pools, need = service.pools_of(role), needs[role]
-        # Limits may cut across the chain of a role's several pools.
-        ways = staffing if limits is None or len(pools) == 1 else every_staffing
         options = ways(pools, need.worth, ceilings)
-        fronts.append(frontier(pools, options, need.shares, NEGLIGIBLE * budget, keep_all=bounded))
-    return choose(fronts[0], fronts[1], budget, limits)
+        return frontier(pools, options, need.shares, negligible, keep_all=keep_all)
+
+    choice = choose(
+        front(Role.PREFILL, staffing, keep_all=bounded),
+        front(Role.DECODE, staffing, keep_all=bounded),
+        budget,
+        limits,
+    )
+    if choice.within_budget or limits is None or len(service.pools) == len(Role):
+        return choice
+    # A limit may cut across the chain of a role's several pools; then every split is looked at.
+    return choose(
+        front(Role.PREFILL, every_staffing, keep_all=True),
+        front(Role.DECODE, every_staffing, keep_all=True),
+        budget,
+        limits,
+    )
 
 
 def _pool_plans(
@@ -296,4 +321,9 @@ def _mean_plan(service: Service, load: Load, factors: Factors, room: Mapping[str
         ceiling = min(pool.max_replicas, room.get(pool.name, pool.max_replicas))
         up = max(min(need, ceiling), pool.min_replicas)
         pools[pool.name] = PoolPlan(max(need, pool.min_replicas), up, up)
-    return replace(Plan(pools, {}), reachable=reachable)
+    reasons: tuple[Reason, ...] = ()
+    if not reachable:
+        first = service.pools_of(Role.DECODE)[0].name
+        message = "no profiled batch meets the ITL; planned for one sequence a replica"
+        reasons = (Reason("SLAUnreachable", message, first, {"itl_s": service.sla.itl_s}),)
+    return Plan(pools, {}, reachable=reachable, reasons=reasons)

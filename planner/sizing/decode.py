@@ -101,7 +101,9 @@ def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
     if load.output_tps <= 0.0:
         return np.zeros(replicas.shape)
     limit = batch_limit(load)
-    offered = load.output_tps / max(throughput_tps(load), 1e-9)
+    if limit == 0:
+        return np.ones(replicas.shape)
+    offered = load.output_tps / throughput_tps(load)
     shares = np.array([_failure_share(load, limit, float(c)) if c > HOPELESS * offered else 1.0
                        for c in replicas])  # fmt: skip
     ordered = 1.0 - OVERLOAD_SCORE * np.minimum(replicas / offered, 1.0)
@@ -118,8 +120,6 @@ def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:
     with z = 1 and no spread it is exact (sizing §3). A level between c n* and c (n* + 1)
     overfills the share of replicas that it has to.
     """
-    if replicas <= 0.0 or limit <= 0:
-        return 1.0
     levels, pi = pool_occupancy(load, replicas, most=min(load.itl_s.size - 1, 2 * limit + 16))
     mean = float(np.dot(pi, levels))
     variance = max(float(np.dot(pi, (levels - mean) ** 2)), 1e-9)

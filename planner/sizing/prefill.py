@@ -169,6 +169,15 @@ def _handover_s(
     transfer_s = per_token * isl_tokens / transfer.bandwidth_bytes_per_s + transfer.latency_s
     measured, mean_s = load.handover_s, float(transfer_s @ weights)
     if measured is None:
-        return transfer_s + service.sla.itl_s
+        return transfer_s + _first_step_s(service, load)
+    if mean_s <= 0.0:
+        return transfer_s + min(measured, MOST_STEPS * service.sla.itl_s)
     rest_s = min(max(measured - mean_s, 0.0), MOST_STEPS * service.sla.itl_s)
     return transfer_s * min(measured / mean_s, 1.0) + rest_s
+
+
+def _first_step_s(service: Service, load: Load) -> float:
+    """Return the profiled time of one decode step of a sequence alone [s], the fastest pool's."""
+    context = load.lengths.context_tokens
+    decodes = (pool.decode for pool in service.pools if pool.decode is not None)
+    return min(float(surface.itl_s(1.0, context)) for surface in decodes)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from planner.spec.pools import PoolSpec, ProfileRef, ScaleTargetRef
     from planner.spec.resource import PDAutoscalerSpec, RatioSpec
 
+GATEWAY_SOURCES = ("vllm-gateway",)
+"""Sources that see requests which no pod has taken yet."""
+
 FAULTS = "contradictions"
 """Type of the pydantic error that carries them."""
 
@@ -118,24 +121,28 @@ def floor_faults(spec: PDAutoscalerSpec) -> list[Fault]:
 
 
 def footprint_faults(
-    floors: Sequence[Floor], gpus: Mapping[str, int], cost_per_hour: float | None
+    floors: Sequence[Floor],
+    gpus: Mapping[str, int],
+    cost_per_hour: float | None,
+    what: str = "floors",
+    lower: str = "minReplicas",
 ) -> list[Fault]:
-    """Return the budgets that are below what the floors need."""
+    """Return the budgets that are below what the floors need, or other replicas called `what`."""
     used, cost = footprint(floors)
     faults = [
         Fault(
             ("limits", "gpus", gpu_type),
-            f"{limit} is below the {used[gpu_type]} GPUs that the floors need "
+            f"{limit} is below the {used[gpu_type]} GPUs that the {what} need "
             f"({_pools(f for f in floors if f.gpu_type == gpu_type)}): write at least "
-            f"{used[gpu_type]}, or lower minReplicas",
+            f"{used[gpu_type]}, or lower {lower}",
         )
         for gpu_type, limit in gpus.items()
         if limit < used[gpu_type]
     ]
     if cost_per_hour is not None and cost is not None and cost_per_hour < cost:
         message = (
-            f"{cost_per_hour:g} is below the {cost:g} an hour that the floors cost "
-            f"({_pools(floors)}): write at least {cost:g}, or lower minReplicas"
+            f"{cost_per_hour:g} is below the {cost:g} an hour that the {what} cost "
+            f"({_pools(floors)}): write at least {cost:g}, or lower {lower}"
         )
         faults.append(Fault(("limits", "costPerHour"), message))
     return faults
@@ -150,6 +157,22 @@ def footprint(floors: Iterable[Floor]) -> tuple[defaultdict[str, int], float | N
         used[floor.gpu_type] += gpus
         cost = None if cost is None or floor.price is None else cost + gpus * floor.price
     return used, cost
+
+
+def zero_faults(spec: PDAutoscalerSpec) -> list[Fault]:
+    """Return the roles that could be scaled to zero with nobody left to see a request arrive."""
+    if spec.metrics.source in GATEWAY_SOURCES:
+        return []
+    return [
+        Fault(
+            ("pools",),
+            f"every {role} pool has minReplicas 0, and the source {spec.metrics.source} sees "
+            "requests at pods alone: write minReplicas 1, or use a gateway's source "
+            f"({', '.join(GATEWAY_SOURCES)})",
+        )
+        for role in ("Prefill", "Decode")
+        if all(pool.min_replicas == 0 for pool in spec.pools if pool.role == role)
+    ]
 
 
 def fallback_faults(spec: PDAutoscalerSpec) -> list[Fault]:

@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from planner.model import Mode, Statistic
 from planner.spec.behavior import BehaviorSpec
-from planner.spec.contradictions import fallback_faults, floor_faults, raise_faults, ratio_faults
+from planner.spec.contradictions import (
+    fallback_faults,
+    floor_faults,
+    raise_faults,
+    ratio_faults,
+    zero_faults,
+)
 from planner.spec.pools import Name, PoolSpecs, Price, Replicas, Selector
 from planner.spec.quantities import decimal, duration, percent
 from planner.spec.status import SPEC_CONFIG, PDAutoscalerStatus, Whole
@@ -194,7 +200,7 @@ class PDAutoscalerSpec(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        raise_faults([*floor_faults(self), *fallback_faults(self)])
+        raise_faults([*floor_faults(self), *fallback_faults(self), *zero_faults(self)])
         return self
 
 

@@ -115,7 +115,8 @@ def build_service(
         for index, pool in enumerate(asked.pools)
     )
     limits = _limits(asked.limits)
-    _check_floors(pools, limits)
+    fallback = None if asked.fallback is None else _fallback(asked.fallback, pools)
+    _check_floors(pools, limits, fallback)
     return Service(
         key=ServiceKey(spec.metadata.namespace, spec.metadata.name),
         sla=_sla(asked.sla),
@@ -125,7 +126,7 @@ def build_service(
         source=asked.metrics.source,
         selector=dict(asked.metrics.selector),
         limits=limits,
-        fallback=None if asked.fallback is None else _fallback(asked.fallback, pools),
+        fallback=fallback,
         predictor=asked.forecast.predictor,
         up_quantile=asked.forecast.quantile,
         keep_quantile=asked.forecast.keep_quantile,
@@ -188,16 +189,34 @@ def _fallback(fallback: FallbackSpec, pools: Sequence[Pool]) -> Fallback:
     return Fallback(fallback.after_s, replicas)
 
 
-def floors_of(pools: Sequence[Pool]) -> list[Floor]:
-    """Return what the floor of each pool needs."""
+def floors_of(pools: Sequence[Pool], replicas: Mapping[str, int] | None = None) -> list[Floor]:
+    """Return what the floor of each pool needs, or so many `replicas` by pool name instead."""
     return [
-        Floor(p.name, p.min_replicas, p.gpus_per_replica, p.gpu_type, p.gpu_hour_price)
+        Floor(
+            p.name,
+            p.min_replicas if replicas is None else replicas[p.name],
+            p.gpus_per_replica,
+            p.gpu_type,
+            p.gpu_hour_price,
+        )
         for p in pools
     ]
 
 
-def _check_floors(pools: Sequence[Pool], limits: Limits) -> None:
+def _check_floors(pools: Sequence[Pool], limits: Limits, fallback: Fallback | None) -> None:
+    """Refuse limits below what must run: the floors, and what metrics that are gone rise to.
+
+    Raises
+    ------
+    SpecError
+        If a limit is below either.
+    """
     faults = footprint_faults(floors_of(pools), limits.gpus, limits.cost_per_hour)
+    if fallback is not None and not faults:
+        risen = floors_of(pools, fallback.replicas)
+        faults = footprint_faults(
+            risen, limits.gpus, limits.cost_per_hour, "fallback's replicas", "fallback"
+        )
     if faults:
         raise SpecError(
             "\n".join(f"spec.{'.'.join(map(str, f.where))}: {f.message}" for f in faults)

@@ -214,7 +214,10 @@ NOT_OK = {
     ),
     "no room in the budget": (
         loaded(
-            prefill={"gpuType": "h200"}, decode={"gpuType": "h200"}, limits={"gpus": {"h200": 2}}
+            prefill={"gpuType": "h200"},
+            decode={"gpuType": "h200"},
+            limits={"gpus": {"h200": 2}},
+            fallback=None,
         ),
         Level.WARNING,
         "limits.gpus.h200",
@@ -240,6 +243,7 @@ NOT_OK = {
             prefill={"gpuHourPrice": "2"},
             decode={"gpuHourPrice": "1"},
             limits={"costPerHour": "3.5"},
+            fallback=None,
         ),
         Level.WARNING,
         "limits.costPerHour",

@@ -10,6 +10,7 @@ from planner.decision.forecast import forecaster
 from planner.errors import ClusterError, MetricsError
 from planner.model import (
     Fallback,
+    Fleet,
     Limits,
     Mode,
     Pod,
@@ -100,19 +101,22 @@ def test_not_a_number_holds():
     assert codes(decision) == ["MetricsNotFinite"]
 
 
-def test_requests_that_never_finished_hold():
+@pytest.mark.parametrize(("running", "floor"), [(2, 1), (0, 0)], ids=["keeps", "wakes up"])
+def test_requests_that_never_finished_keep_what_runs_and_wake_what_does_not(running, floor):
     """The first requests of a service queue up: arrivals are known, lengths are not."""
-    state, held = State(), None
+    pools = tuple(replace(p, min_replicas=floor) for p in ACTING.pools)
+    asked, state, decision = replace(ACTING, pools=pools), State(), None
     for tick in range(3):
         at_s = START_S + 60.0 * tick
         waiting = {
             "prefill": (pod_sample("p", at_s, 0.0, waiting=50.0 * tick),),
             "decode": (pod_sample("d", at_s, 0.0, Role.DECODE),),
         }
-        state, held = decide(ACTING, state, Inputs(Sample(at_s, waiting), fleet(at_s)), at_s)
-    assert held.hold.reason.code == "WarmingUp"
-    assert "none has finished yet" in held.hold.reason.message
-    assert held.observation is not None
+        now = Fleet(at_s, {p.name: PoolFleet(running) for p in pools})
+        state, decision = decide(asked, state, Inputs(Sample(at_s, waiting), now), at_s)
+    assert [p.desired for p in decision.pools.values()] == [max(running, 1)] * 2
+    assert "none has finished yet" in decision.reasons[0].message
+    assert decision.observation is not None
 
 
 def test_after_a_gap_the_whole_gap_is_one_interval():

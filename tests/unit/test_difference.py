@@ -66,12 +66,19 @@ def test_what_a_dying_pod_did_counts_but_its_gauges_do_not():
 
 @pytest.mark.parametrize(
     ("ages_s", "living"),
-    [([], 0), ([0.0], 1), ([0.0, 30.0], 2), ([0.0, 31.0], 1), ([500.0, 510.0], 2)],
+    [([], 0), ([0.0], 1), ([0.0, 30.0], 2), ([0.0, 32.0], 1), ([500.0, 510.0], 2)],
     ids=["none", "one", "two scrapes late", "dead", "all late together"],
 )
 def test_the_dead_are_older_than_their_peers_by_two_scrapes(ages_s, living):
     pods = [pod_sample(f"p-{i}", LATER_S - age_s) for i, age_s in enumerate(ages_s)]
     assert len(alive(pods)) == living
+
+
+def test_scrapes_a_minute_apart_make_nobody_dead():
+    """Pods are scraped at moments of their own: up to one scrape interval apart."""
+    trails = [((at_s - 60.0, 1.0), (at_s, 2.0)) for at_s in (LATER_S, LATER_S - 50.0)]
+    pods = [replace(pod_sample("p", t[-1][0]), trail=t) for t in trails]
+    assert len(alive(pods)) == 2
 
 
 def test_a_pool_without_request_histograms_takes_new_pods_at_their_word():

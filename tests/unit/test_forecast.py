@@ -37,8 +37,6 @@ def ahead(intervals, leads=None, who=None):
 
 def test_nothing_is_forecast_before_the_first_request():
     assert forecast(service(), ForecastMemory(), LEADS, START_S) is None
-    empty = Histogram((math.inf,), (0.0,), 0.0)
-    assert forecast(service(), ForecastMemory(prompts=empty, outputs=empty), LEADS, 0.0) is None
     silent = interval(0.0, prompts=None, outputs=None)
     assert ahead([silent] * 3) is None
     assert ahead([interval(5.0, outputs=None)] * 3) is None

@@ -71,7 +71,15 @@ def observation(at_s=60.0, ttft=1.0, **over):
 
 def load(at_s=60.0, tps=1000.0):
     tokens = {role: TokenLoad(tps, 1.1 * tps, 1.3 * tps, 1.4 * tps) for role in Role}
-    return Load(at_s, tokens, LengthMix((1000.0,), (1.0,), 200.0, 1.0), 0.8, 0.75, (1.0,), (1.0,))
+    return Load(
+        at_s,
+        tokens,
+        LengthMix((1000.0,), (1.0,), 200.0, 1.0),
+        0.8,
+        (1.0,),
+        (1.0,),
+        up_quantile=0.75,
+    )
 
 
 def tick(at_s=60.0, now=(2, 1), desired=(2, 1), reasons=(), ttft=1.0, **over):
