@@ -3,9 +3,11 @@
 The only module, beside the replay's plant, that names concrete adapters.
 """
 
+import contextlib
 import json
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from planner.adapters.clock import SystemClock, pause, stopwatch_s
 from planner.adapters.memory import MemoryCluster
 from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
-from planner.errors import InputError
+from planner.errors import InputError, MetricsError
 from planner.model import Mode, Role, Service
 from planner.record import TickRecord
 from planner.settings import Settings
@@ -24,6 +26,7 @@ from planner.supervisor import Supervisor
 if TYPE_CHECKING:
     from planner.adapters.prometheus import PrometheusMetrics
     from planner.ports import Telemetry
+    from planner.replay import Frame, Replay
     from planner.simulation.traces import Trace
 
 WRONG = 1
@@ -59,30 +62,55 @@ def recommend(
     running = {
         s.key: {p.name: current[p.name] * p.pods_per_replica for p in s.pools} for s in asked
     }
-    keep = _Keep()
-    telemetry: list[Telemetry] = [keep]
-    if watch:
-        telemetry.append(TickLog())
-    if settings.log.record is not None:
-        telemetry.append(RecordFile(settings.log.record))
-    supervisor = Supervisor(asked, _prometheus(settings), MemoryCluster(running), telemetry)
-    stop = stop_on_signals() if watch else threading.Event()
-    now_s = SystemClock(stop).now_s()
-    supervisor.restore(now_s)
-    supervisor.tick(now_s)
-    _print_recommendations(keep.take(), output)
-    if not watch:
-        return WRONG if keep.held else 0
+    metrics, cluster = _prometheus(settings), MemoryCluster(running)
+    groups = _by_interval(asked) if watch else [asked]
+    with contextlib.ExitStack() as opened:
+        telemetry: list[Telemetry] = [TickLog()] if watch else []
+        if settings.log.record is not None:
+            file = RecordFile(settings.log.record)
+            telemetry.append(opened.enter_context(contextlib.closing(file)))
+        supervisors = [Supervisor(group, metrics, cluster, telemetry) for group in groups]
+        if watch:
+            _watch(supervisors, output)
+            return 0
+        now_s = SystemClock(threading.Event()).now_s()
+        supervisors[0].restore(now_s)
+        records = list(supervisors[0].tick(now_s).values())
+    _print_recommendations(records, output)
+    return WRONG if any(record.decision.hold for record in records) else 0
 
-    def tick(group: Sequence[Service], at_s: float) -> None:
-        supervisor.tick(at_s, group)
-        _print_recommendations(keep.take(), output)
 
+def _by_interval(services: Sequence[Service]) -> list[list[Service]]:
+    """Return the services that tick together, a list each."""
     groups: dict[float, list[Service]] = {}
-    for service in asked:
+    for service in services:
         groups.setdefault(service.interval_s, []).append(service)
-    run_every({s: _ticker(tick, group) for s, group in groups.items()}, stop)
-    return 0
+    return list(groups.values())
+
+
+def _watch(supervisors: Sequence[Supervisor], output: str) -> None:
+    """Tick each supervisor, whose services share an interval, until a signal comes."""
+    stop = stop_on_signals()
+    clock = SystemClock(stop)
+
+    def ticker(supervisor: Supervisor) -> Callable[[float], None]:
+        def tick(at_s: float) -> None:
+            _print_recommendations(list(supervisor.tick(at_s).values()), output)
+
+        return tick
+
+    jobs: dict[float, Callable[[float], None]] = {}
+    for supervisor in supervisors:
+        interval_s = supervisor.services[0].interval_s
+        jobs[interval_s] = ticker(supervisor)
+        # As of the last whole interval: a first tick right before the next would find no new
+        # scrape there, and the past is replayed at the very moments that were ticked.
+        at_s = clock.now_s() // interval_s * interval_s
+        supervisor.restore(at_s)
+        if stop.is_set():
+            return
+        jobs[interval_s](at_s)
+    run_every(jobs, stop)
 
 
 def simulate(
@@ -98,7 +126,7 @@ def simulate(
     prometheus_window_s: float | None,
 ) -> int:
     """Replay a trace, or a service's own past, against the plant and print the figures."""
-    configure_logging("warning", settings.log.format)
+    configure_logging(settings.log.level, settings.log.format)
     from planner.simulation.trace_files import open_trace
 
     if prometheus_window_s is not None:
@@ -121,7 +149,7 @@ def demo(
     no_live: bool,  # noqa: FBT001 - called by keyword
 ) -> int:
     """Show the whole loop on an hour of real requests; the last line is the report's path."""
-    configure_logging("warning", settings.log.format)
+    configure_logging(settings.log.level, settings.log.format)
     from planner.simulation.trace_files import open_trace
 
     loaded = load_services([DEMO_SPEC])[0]
@@ -197,31 +225,18 @@ def backtest(
         series = trace_series(open_trace(trace), interval_s)
     rows = compare_predictors(series, predictors, interval_s, lead_s, quantile, stopwatch_s())
     if output == "json":
-        print(json.dumps(rows, indent=2))  # noqa: T201
+        print(json.dumps([_finite(row) for row in rows], indent=2, allow_nan=False))  # noqa: T201
     else:
         _show(backtest_table(rows))
     return 0
 
 
-class _Keep:
-    """Telemetry that keeps the records of one round."""
-
-    def __init__(self) -> None:
-        self._records: list[TickRecord] = []
-        self.held = False
-
-    def record(self, tick: TickRecord) -> None:
-        self._records.append(tick)
-        self.held = tick.decision.hold is not None or self.held
-
-    def take(self) -> list[TickRecord]:
-        """Return the records since the last call."""
-        taken, self._records = self._records, []
-        return taken
-
-
-def _ticker(tick: Any, group: Sequence[Service]) -> Any:
-    return lambda at_s: tick(group, at_s)
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with null for what is not finite: an error over a mean of 0."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
 
 
 def _prometheus(settings: Settings) -> "PrometheusMetrics":
@@ -245,11 +260,17 @@ def _prometheus(settings: Settings) -> "PrometheusMetrics":
 
 
 def _history(service: Service, settings: Settings, window_s: float) -> tuple[Any, float]:
-    """Return the samples of the last `window_s` [s], one an interval, and the first one's time."""
+    """Return the samples of the last `window_s` [s], one an interval, and the first one's time.
+
+    If there is not a single one, the error of the last is raised.
+    """
     end_s = SystemClock(threading.Event()).now_s()
     steps = int(window_s // service.interval_s)
     start_s = end_s - steps * service.interval_s
     samples = _prometheus(settings).history(service, start_s, end_s, service.interval_s)
+    unread = [sample for sample in samples if isinstance(sample, MetricsError)]
+    if len(unread) == len(samples):
+        raise unread[-1]
     return samples, start_s
 
 
@@ -271,12 +292,14 @@ def _own_series(
     InputError
         If nothing was observed.
     """
+    from planner.backtest import check_intervals
     from planner.past import observations, token_series
 
     samples, start_s = _history(service, settings, window_s)
     past = observations(service, samples, start_s)
     if not any(past):
         raise InputError("--from-prometheus: nothing was observed then: give a longer window")
+    check_intervals("--from-prometheus", "that window", len(past), service.interval_s)
     return {role.value: token_series(past, role) for role in Role}
 
 
@@ -303,46 +326,103 @@ def _replay(
     """
     from planner.replay import Replay
     from planner.simulation.results import summarise
-    from planner.simulation.traces import clip, scale_trace
-    from planner.view.live import LiveView
+    from planner.simulation.traces import scale_trace
     from planner.view.summary import results_json
 
     service = loaded.service
-    if service.sla.max_input_tokens is not None:
-        requests, dropped = clip(requests, service.sla.max_input_tokens)
-        if dropped:
-            longest = service.sla.max_input_tokens
-            notes = (*notes, f"{dropped} prompts above {longest} tokens are out of scope.")
-    if len(requests) == 0:
-        raise InputError("--trace: no request is within the scope of the SLA: raise maxInputTokens")
+    requests, notes = _in_scope(requests, service, notes)
+    from_s = warmup * service.interval_s
+    if from_s > requests.duration_s:
+        raise InputError(
+            f"--warmup: {warmup} intervals of {service.interval_s:g} s leave nothing of "
+            f"{requests.name}, {requests.duration_s:.0f} s long: give fewer, or a longer trace"
+        )
     requests = scale_trace(requests, scale, seed)
     watch = stopwatch_s()
     replay = Replay(loaded, requests, start, seed)
-    records = RecordFile(record) if record is not None else None
+    with _whole_file(report) as report_part:
+        frames = _play(replay, record, show_s if live else None, watch)
+        results = replay.finish()
+        prices = {p.name: p.gpu_hour_price for p in service.pools if p.gpu_hour_price is not None}
+        summary = summarise(results, service.sla.ttft_s, service.sla.itl_s, from_s, prices)
+        if report_part is not None:
+            from planner.view.report import write_report
+
+            told = (*notes, *requests.notes)
+            write_report(report_part, service, requests.name, frames, results, summary, told)
+    return results_json(service, requests.name, seed, frames, results, summary, watch())
+
+
+def _in_scope(
+    requests: "Trace", service: Service, notes: tuple[str, ...]
+) -> tuple["Trace", tuple[str, ...]]:
+    """Return the requests that the SLA speaks of, and the notes with what was left out."""
+    from planner.simulation.traces import clip
+
+    longest = service.sla.max_input_tokens
+    if longest is None:
+        return requests, notes
+    requests, dropped = clip(requests, longest)
+    if dropped:
+        notes = (*notes, f"{dropped} prompts above {longest} tokens are out of scope.")
+    return requests, notes
+
+
+def _play(
+    replay: "Replay", record: Path | None, show_s: float | None, watch: Callable[[], float]
+) -> list["Frame"]:
+    """Return the frames of a replay, recorded, and shown for at least `show_s` [s] if at all."""
+    from planner.view.live import LiveView
+
+    service, requests = replay.service, replay.trace
     intervals = max(int(requests.duration_s // service.interval_s), 1)
-    title = f"{requests.name} × {scale}" if scale > 1 else requests.name
     frames = []
-    with LiveView(service, intervals if live else 0, title) as view:
+    with contextlib.ExitStack() as opened:
+        records = None
+        if record is not None:
+            file = RecordFile(record, anew=True)
+            records = opened.enter_context(contextlib.closing(file))
+        shown = 0 if show_s is None else intervals
+        view = opened.enter_context(LiveView(service, shown, requests.name))
         for frame in replay.frames():
             frames.append(frame)
             if records is not None:
                 records.record(frame.record)
-            if live:
+            if show_s is not None:
                 view.show(frame)
                 pause(max(show_s * len(frames) / intervals - watch(), 0.0) if view.is_shown else 0)
-    if records is not None:
-        records.close()
-    results = replay.finish()
-    prices = {p.name: p.gpu_hour_price for p in service.pools if p.gpu_hour_price is not None}
-    sla = service.sla
-    from_s = warmup * service.interval_s
-    summary = summarise(results, sla.ttft_s, sla.itl_s, from_s, prices)
-    if report is not None:
-        from planner.view.report import write_report
+    return frames
 
-        told = (*notes, *requests.notes)
-        write_report(report, service, title, frames, results, summary, told)
-    return results_json(service, requests.name, seed, frames, results, summary, watch())
+
+@contextlib.contextmanager
+def _whole_file(path: Path | None) -> Iterator[Path | None]:
+    """Let a file be written beside `path` that takes its place once whole: none is half written.
+
+    Yields
+    ------
+    Path or None
+        Where to write; None if no path was given.
+
+    Raises
+    ------
+    InputError
+        If it can't be written there; said before the work and not after it.
+    """
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+        yield path  # /dev/stdout is no file that one may replace
+        return
+    if path.is_dir():
+        raise InputError(f"--report: {path}: is a directory: give the path of a file")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.touch()
+    except OSError as error:
+        raise InputError(f"--report: {path}: {error.strerror}: give another path") from None
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _print_recommendations(records: Sequence[TickRecord], output: str) -> None:

@@ -18,19 +18,9 @@ MIN_INTERVALS = 20
 
 
 def trace_series(trace: "Trace", interval_s: float) -> dict[str, list[float | None]]:
-    """Return prompt and output tokens/s of every whole interval of a trace, by role.
-
-    Raises
-    ------
-    InputError
-        If the trace is too short to judge a forecast.
-    """
+    """Return prompt and output tokens/s of every whole interval of a trace, by role."""
     intervals = int(trace.duration_s // interval_s)
-    if intervals < MIN_INTERVALS:
-        raise InputError(
-            f"--trace: {trace.name} has {intervals} intervals of {interval_s:g} s; legal: "
-            f"{MIN_INTERVALS} or more; give a longer trace or a shorter --interval"
-        )
+    check_intervals("--trace", trace.name, intervals, interval_s)
     index = (trace.arrival_s // interval_s).astype(int)
     inside = index < intervals
     return {
@@ -39,6 +29,21 @@ def trace_series(trace: "Trace", interval_s: float) -> dict[str, list[float | No
         ).tolist()
         for role, tokens in (("prefill", trace.isl_tokens), ("decode", trace.osl_tokens))
     }
+
+
+def check_intervals(flag: str, name: str, intervals: int, interval_s: float) -> None:
+    """Refuse a series that is too short.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than `MIN_INTERVALS` intervals.
+    """
+    if intervals < MIN_INTERVALS:
+        raise InputError(
+            f"{flag}: {name} has {intervals} intervals of {interval_s:g} s; legal: "
+            f"{MIN_INTERVALS} or more; give a longer one or shorter intervals"
+        )
 
 
 def compare_predictors(
