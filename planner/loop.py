@@ -72,7 +72,7 @@ class Loop:
         """Decide on what was read at `now_s` [s, Unix], apply it, tell everybody."""
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
         applied, error = self._apply(decision, now_s)
-        record = TickRecord(self.service.key, decision, applied, error)
+        record = TickRecord(self.service.key, decision, applied, error, self.service.sla)
         for listener in self._telemetry:
             listener.record(record)
         return record

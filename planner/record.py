@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner.model import Decision, ServiceKey
+from planner.model import Decision, ServiceKey, Sla
 
 SCHEMA_VERSION = 1
 
@@ -28,12 +28,15 @@ class TickRecord:
         Whether its patch was written; None where there was nothing to write.
     error
         Why it was not, one line.
+    sla
+        What was asked, so that the record explains itself.
     """
 
     service: ServiceKey
     decision: Decision
     applied: bool | None = None
     error: str | None = None
+    sla: Sla | None = None
 
     @property
     def sentence(self) -> str:
@@ -71,6 +74,7 @@ class TickRecord:
             "applied": self.applied,
             "error": self.error,
             "sentence": self.sentence,
+            "sla": None if self.sla is None else _plain(asdict(self.sla)),
             **_plain(decision),
         }
 
