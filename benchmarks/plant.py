@@ -1,16 +1,17 @@
 """Speed and memory of the plant over a day: ``python -m benchmarks.plant``.
 
-Prints one line a trace: requests, scrapes, seconds on one core once compiled, peak memory.
+The simulated servers alone, scraped every 15 s and read every minute, without the planner.
 """
 
 import argparse
-import platform
 import resource
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.figure import line
+from benchmarks.machine import describe
 from planner.model import Role
 from planner.simulation.config import PlantConfig, PlantPool
 from planner.simulation.plant import Plant
@@ -22,6 +23,9 @@ from profiles import sample
 
 SCRAPE_S = 15.0
 READ_S = 60.0
+REQUESTS = 1_000_000
+LONGEST_TOKENS = 16_384
+WALL_TARGET_S, RSS_TARGET_GIB = 60.0, 2.0
 
 
 def poisson_day(requests: int, seed: int = 1) -> Trace:
@@ -63,9 +67,8 @@ def build(trace: Trace, prefill: int, decode: int) -> Plant:
     )
 
 
-def run(trace: Trace, prefill: int, decode: int) -> str:
-    started = time.perf_counter()
-    plant = build(trace, prefill, decode)
+def serve(plant: Plant, trace: Trace, prefill: int, decode: int) -> tuple[int, int]:
+    """Serve the whole trace; return the scrapes and the reads of it."""
     scrapes = reads = 0
     for t in np.arange(SCRAPE_S, trace.duration_s + SCRAPE_S, SCRAPE_S):
         plant.advance(float(t))
@@ -80,36 +83,48 @@ def run(trace: Trace, prefill: int, decode: int) -> str:
             plant.order("prefill", prefill + reads % 2)
             plant.order("decode", decode + reads % 2)
     plant.drain()
+    return scrapes, reads
+
+
+def measure(trace: Trace, prefill: int, decode: int) -> None:
+    """Print what a trace took."""
+    started_s = time.perf_counter()
+    plant = build(trace, prefill, decode)
+    scrapes, reads = serve(plant, trace, prefill, decode)
+    wall_s = time.perf_counter() - started_s
     served = int((plant.results().status == 1).sum())
-    wall_s = time.perf_counter() - started
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return (
-        f"{trace.name}: {trace.duration_s / 3600:.1f} h, {len(trace):,} requests, {served:,} served"
-        f", {prefill}+{decode} replicas, {scrapes:,} scrapes, {reads:,} reads: "
-        f"{wall_s:.1f} s, peak {peak_gib:.2f} GiB"
+    print(
+        f"{trace.name}: {trace.duration_s / 3600:.1f} h, {len(trace):,} requests, "
+        f"{served:,} served, {prefill}+{decode} replicas, {scrapes:,} scrapes, {reads:,} reads",
+        flush=True,
     )
+    print(line("… once compiled", wall_s, "s", WALL_TARGET_S), flush=True)
+    print(line("… simulated to real time", trace.duration_s / wall_s, "x"), flush=True)
+    print(line("… peak memory", peak_gib, "GiB", RSS_TARGET_GIB), flush=True)
 
 
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.machine()
+def figures(requests: int = REQUESTS, traces: Sequence[str] = ()) -> None:
+    """Print the figures of a Poisson day, and of further traces."""
+    started_s = time.perf_counter()
+    warm()
+    print(
+        line("compiled, or loaded from the cache", time.perf_counter() - started_s, "s"), flush=True
+    )
+    measure(poisson_day(requests), 8, 10)
+    for name in traces:
+        trace, dropped = clip(open_trace(name), LONGEST_TOKENS)
+        measure(trace, 24, 32)
+        print(f"… prompts longer than {LONGEST_TOKENS:,} tokens, left out: {dropped}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1_400_000, help="of the Poisson day")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="of the Poisson day")
     parser.add_argument("--trace", action="append", default=[], help="further traces to run")
     options = parser.parse_args()
-    started = time.perf_counter()
-    warm()
-    print(f"{time.strftime('%Y-%m-%d')}, {cpu()}, Python {platform.python_version()}")
-    print(f"compiled or loaded in {time.perf_counter() - started:.1f} s")
-    print(run(poisson_day(options.requests), 8, 10), flush=True)
-    for name in options.trace:
-        trace, dropped = clip(open_trace(name), 16_384)
-        print(run(trace, 24, 32) + f", {dropped} longer prompts left out", flush=True)
+    print(describe(), flush=True)
+    figures(options.requests, options.trace)
 
 
 if __name__ == "__main__":

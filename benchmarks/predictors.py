@@ -13,8 +13,6 @@ import argparse
 import csv
 import gzip
 import math
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.machine import describe
 from predictors import NAMES, PredictorError, build
 from predictors.backtest import Scores, backtest
 
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{datetime.now().astimezone():%Y-%m-%d}  {_machine()}")  # noqa: TID251
+    print(describe(), flush=True)
     rows = [
         row for name in names for one in series for row in _score(name, one, windows, asked.warm_up)
     ]
@@ -215,11 +214,6 @@ def _print_means(rows: list[Row]) -> None:
     for (name, trace, steps), mases in groups.items():
         mean = float(np.exp(np.log(mases).mean()))
         print(f"{name:10}{trace:28}{steps[0]}-{steps[1]}{mean:8.3f} ({max(mases):.3f})")
-
-
-def _machine() -> str:
-    cores = f"{platform.machine()}, {os.cpu_count()} cores"
-    return f"{cores}, Python {platform.python_version()}, numpy {np.__version__}"
 
 
 if __name__ == "__main__":

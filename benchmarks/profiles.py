@@ -6,6 +6,7 @@ Run from the repository root: `python -m benchmarks.profiles`.
 import timeit
 from collections.abc import Callable
 
+from benchmarks.machine import describe
 from profiles import DecodeSurface, Profile, decode_surface, prefill_surface, sample
 
 NAME = "llama-3.1-8b-fp8-h200"
@@ -40,6 +41,7 @@ def _errors_percent(profile: Profile, context: float) -> tuple[float, float]:
 
 
 def main() -> None:
+    print(describe(), flush=True)
     build()
     prefill, decode = prefill_surface(sample(NAME)), build()
     rows: list[tuple[str, Callable[[], object], int]] = [

@@ -6,12 +6,13 @@ the planner reached), and prints both.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.machine import describe
 from planner.replay import Replay, plant_config
 from planner.simulation.plant import Plant
-from planner.simulation.results import Summary, summarise
+from planner.simulation.results import PlantResults, Summary, summarise
 from planner.simulation.trace_files import open_trace
 from planner.simulation.traces import Trace, clip, scale_trace
 from planner.spec.service import LoadedService, load_services
@@ -21,7 +22,7 @@ WARMUP_INTERVALS = 10
 PLENTY = 200
 
 
-def summary(loaded: LoadedService, results: object) -> Summary:
+def summary(loaded: LoadedService, results: PlantResults) -> Summary:
     sla = loaded.service.sla
     return summarise(results, sla.ttft_s, sla.itl_s, WARMUP_INTERVALS * loaded.service.interval_s)
 
@@ -35,7 +36,7 @@ def static(loaded: LoadedService, trace: Trace, prefill: int, decode: int) -> Su
     return summary(loaded, plant.results())
 
 
-def smallest(attains, low: int, high: int) -> int:
+def smallest(attains: Callable[[int], bool], low: int, high: int) -> int:
     """Return the smallest count that attains; attainment rises with the count."""
     while low < high:
         middle = (low + high) // 2
@@ -64,18 +65,24 @@ def main() -> None:
     loaded = load_services([Path(spec)])[0]
     trace = scale_trace(open_trace(trace_name), scale, 0)
     trace, _ = clip(trace, loaded.service.sla.max_input_tokens or 10**9)
-    print(describe())
+    print(describe(), flush=True)
     replay = Replay(loaded, trace)
     for _ in replay.frames():
         pass
     ours = summary(loaded, replay.finish())
-    print(f"planner  {ours.attainment.both:.4f} at {ours.total_gpu_hours:.1f} GPU-hours "
-          f"(worst 5 min {ours.attainment.worst_5min:.3f})", flush=True)  # fmt: skip
+    print(told("planner", ours), flush=True)
     wanted = float(sys.argv[4]) if len(sys.argv) > 4 else ours.attainment.both
     p, d, fixed = best_static(loaded, trace, min(wanted, 0.9999))
-    print(f"static   {fixed.attainment.both:.4f} at {fixed.total_gpu_hours:.1f} GPU-hours "
-          f"({p} + {d} replicas, worst 5 min {fixed.attainment.worst_5min:.3f})")  # fmt: skip
-    print(f"planner / static: {ours.total_gpu_hours / fixed.total_gpu_hours:.3f}")
+    print(told("static", fixed, f", {p} + {d} replicas"))
+    print(f"GPU-hours, planner to static: {ours.total_gpu_hours / fixed.total_gpu_hours:.3f}")
+
+
+def told(who: str, found: Summary, more: str = "") -> str:
+    """Return attainment and GPU-hours in one line."""
+    return (
+        f"{who:8} {found.attainment.both:.4f} at {found.total_gpu_hours:.1f} GPU-hours "
+        f"(worst 5 min {found.attainment.worst_5min:.3f}{more})"
+    )
 
 
 if __name__ == "__main__":
