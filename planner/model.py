@@ -220,7 +220,7 @@ class Service:
     limits: Limits = Limits()
     fallback: Fallback | None = None
     predictor: str = "Kalman"
-    up_quantile: float = 0.55
+    up_quantile: float = 0.65
     keep_quantile: float = 0.9
     transfer: Transfer = Transfer()
 

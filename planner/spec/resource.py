@@ -82,7 +82,7 @@ class ForecastSpec(BaseModel):
     """Predictor of the load. `LastValue` expects no change; `Prophet` needs the extra
     `pd-planner[prophet]`."""
 
-    quantile: Annotated[float, percent("50%", "99.9%")] = 0.55
+    quantile: Annotated[float, percent("50%", "99.9%")] = 0.65
     """Quantile of the forecast that replicas are ordered for: higher is safer and dearer."""
 
     keep_quantile: Annotated[float, percent("50%", "99.9%")] = 0.9

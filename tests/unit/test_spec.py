@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_reference():
     assert spec.sla.attainment_ratio == 0.99
     assert spec.sla.statistic is Statistic.ATTAINMENT
     assert spec.sla.scope.max_input_tokens is None
-    assert (spec.forecast.predictor, spec.forecast.quantile) == ("Kalman", 0.55)
+    assert (spec.forecast.predictor, spec.forecast.quantile) == ("Kalman", 0.65)
     assert spec.metrics.source == "vllm"
     assert spec.fallback is None
     assert (spec.pools[0].min_replicas, spec.pools[0].pods_per_replica) == (1, 1)
