@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.figure import line
 from benchmarks.machine import describe
@@ -39,11 +40,11 @@ def write_day(path: Path) -> None:
     np.savetxt(path, columns, "%.3f,%d,%d", header="t_s,isl,osl", comments="")
 
 
-def lengths(rng: np.random.Generator, mean_tokens: float) -> np.ndarray:
+def lengths(rng: np.random.Generator, mean_tokens: float) -> NDArray[np.float64]:
     """Return lengths with that mean and a coefficient of variation of 0.8 [tokens]."""
     variance = np.log1p(0.8**2)
     drawn = np.exp(np.sqrt(variance) * rng.standard_normal(REQUESTS) - variance / 2.0)
-    return np.clip(mean_tokens * drawn, 1.0, 16_384.0)
+    return np.asarray(np.clip(mean_tokens * drawn, 1.0, 16_384.0))
 
 
 def figures() -> None:

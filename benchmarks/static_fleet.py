@@ -50,12 +50,16 @@ def best_static(loaded: LoadedService, trace: Trace, wanted: float) -> tuple[int
     The corner is the fewest replicas of each role with which it attains alone; from there one
     replica more is tried where it is cheapest until the pair attains.
     """
-    p = smallest(lambda n: static(loaded, trace, n, PLENTY).attainment.ttft >= wanted, 1, PLENTY)
-    d = smallest(lambda n: static(loaded, trace, PLENTY, n).attainment.itl >= wanted, 1, PLENTY)
+    p = smallest(
+        lambda n: (static(loaded, trace, n, PLENTY).attainment.ttft or 0.0) >= wanted, 1, PLENTY
+    )
+    d = smallest(
+        lambda n: (static(loaded, trace, PLENTY, n).attainment.itl or 0.0) >= wanted, 1, PLENTY
+    )
     for extra in range(2 * PLENTY):
         for more in range(extra + 1):
             found = static(loaded, trace, p + more, d + extra - more)
-            if found.attainment.both >= wanted:
+            if (found.attainment.both or 0.0) >= wanted:
                 return p + more, d + extra - more, found
     raise SystemExit("no fixed fleet attains that")
 
@@ -71,7 +75,7 @@ def main() -> None:
         pass
     ours = summary(loaded, replay.finish())
     print(told("planner", ours), flush=True)
-    wanted = float(sys.argv[4]) if len(sys.argv) > 4 else ours.attainment.both
+    wanted = float(sys.argv[4]) if len(sys.argv) > 4 else ours.attainment.both or 0.0
     p, d, fixed = best_static(loaded, trace, min(wanted, 0.9999))
     print(told("static", fixed, f", {p} + {d} replicas"))
     print(f"GPU-hours, planner to static: {ours.total_gpu_hours / fixed.total_gpu_hours:.3f}")
