@@ -5,6 +5,7 @@ The only module, beside the replay's plant, that names concrete adapters.
 
 import contextlib
 import json
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from planner.ports import Telemetry
     from planner.replay import Frame, Replay
     from planner.simulation.traces import Trace
+
+log = logging.getLogger("pd-planner")
 
 WRONG = 1
 DEMO_SPEC = Path(__file__).with_name("demo.yaml")
@@ -343,6 +346,7 @@ def _replay(
     with _whole_file(report) as report_part:
         frames = _play(replay, record, show_s if live else None, watch)
         results = replay.finish()
+        _tell_beyond_reach(frames)
         prices = {p.name: p.gpu_hour_price for p in service.pools if p.gpu_hour_price is not None}
         summary = summarise(results, service.sla.ttft_s, service.sla.itl_s, from_s, prices)
         if report_part is not None:
@@ -392,6 +396,16 @@ def _play(
                 view.show(frame)
                 pause(max(show_s * len(frames) / intervals - watch(), 0.0) if view.is_shown else 0)
     return frames
+
+
+def _tell_beyond_reach(frames: Sequence["Frame"]) -> None:
+    """Warn that no fleet meets the SLA: the figures alone would look like a bad plan."""
+    told = [r.message for f in frames for r in f.record.decision.reasons
+            if r.code == "SLAUnreachable"]  # fmt: skip
+    if told:
+        log.warning(
+            "the SLA is beyond reach in %d of %d ticks: %s", len(told), len(frames), told[-1]
+        )
 
 
 @contextlib.contextmanager

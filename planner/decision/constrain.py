@@ -6,10 +6,10 @@ floors, GPU and cost budgets, the prefill-to-decode ratio. Every cap leaves a Re
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from planner.decision.behavior import Recommendation, ScaleEvent, apply_behavior
-from planner.model import Plan, Pool, Reason, Role, Service
+from planner.decision.behavior import Outcome, Recommendation, ScaleEvent, apply_behavior
+from planner.model import Behavior, Plan, Pool, Reason, Role, Service
 
 # Longest stabilisation window and policy period that HPA knows [s].
 MEMORY_S = 3600.0
@@ -71,24 +71,38 @@ def constrain(
     """
     memory = _remember(service, memory, plan, current, now_s)
     desired: dict[str, int] = {}
+    unheld: dict[str, int] = {}
     reasons: list[Reason] = []
     for pool in service.pools:
-        outcome = apply_behavior(
-            pool.name,
-            current[pool.name],
-            memory.recommendations[pool.name],
-            memory.events.get(pool.name, ()),
-            pool.behavior,
-            now_s,
-        )
+        outcome = _behave(pool, memory, current, pool.behavior, now_s)
         reasons += outcome.reasons
         desired[pool.name] = _within_bounds(pool, outcome.replicas, current, room, reasons)
-    _keep_budgets(service, desired, current, plan, reasons)
+        unheld[pool.name] = _behave(pool, memory, current, _windowless(pool), now_s).replicas
+    _keep_budgets(service, desired, (unheld, current), plan, reasons)
     affordable = dict(desired)
     _keep_ratio(service, desired, current, room, reasons)
     # What the ratio added is the first that a budget takes back.
-    _keep_budgets(service, desired, affordable, plan, reasons)
+    _keep_budgets(service, desired, (affordable,), plan, reasons)
     return memory, desired, tuple(reasons)
+
+
+def _behave(
+    pool: Pool,
+    memory: ConstrainMemory,
+    current: Mapping[str, int],
+    behavior: Behavior,
+    now_s: float,
+) -> Outcome:
+    """Return what `behavior` makes of this tick's recommendation."""
+    recommendations = memory.recommendations[pool.name]
+    events = memory.events.get(pool.name, ())
+    return apply_behavior(pool.name, current[pool.name], recommendations, events, behavior, now_s)
+
+
+def _windowless(pool: Pool) -> Behavior:
+    """Return a pool's behaviour without its window downwards."""
+    down = replace(pool.behavior.scale_down, stabilization_window_s=0.0)
+    return replace(pool.behavior, scale_down=down)
 
 
 def _remember(
@@ -186,11 +200,15 @@ def _keep_ratio(
 def _keep_budgets(
     service: Service,
     desired: dict[str, int],
-    current: Mapping[str, int],
+    spares: tuple[Mapping[str, int], ...],
     plan: Plan,
     reasons: list[Reason],
 ) -> None:
-    """Cut what exceeds the GPU and cost limits: additions first, then what the plan can spare."""
+    """Cut what exceeds the GPU and cost limits, down to `spares` first, one after the other.
+
+    What a window holds back gives way before what another pool needs is cut: a window guards
+    against flapping, and here the replica is asked for elsewhere.
+    """
     for gpu_type, ceiling in service.limits.gpus.items():
         pools = tuple(p for p in service.pools if p.gpu_type == gpu_type)
         _keep_budget(
@@ -199,7 +217,7 @@ def _keep_budgets(
             {p.name: float(p.gpus_per_replica) for p in pools},
             pools,
             desired,
-            current,
+            spares,
             plan,
             reasons,
         )
@@ -210,7 +228,7 @@ def _keep_budgets(
             {p.name: p.price_per_replica for p in service.pools},
             service.pools,
             desired,
-            current,
+            spares,
             plan,
             reasons,
         )
@@ -222,7 +240,7 @@ def _keep_budget(
     weight: Mapping[str, float],
     pools: tuple[Pool, ...],
     desired: dict[str, int],
-    current: Mapping[str, int],
+    spares: tuple[Mapping[str, int], ...],
     plan: Plan,
     reasons: list[Reason],
 ) -> None:
@@ -234,14 +252,15 @@ def _keep_budget(
     if excess() <= 1e-9:
         return
     before = dict(desired)
-    spares: tuple[Callable[[Pool], int], ...] = (
-        lambda p: max(current[p.name], p.min_replicas),
-        lambda p: max(min(plan.pools[p.name].up, desired[p.name]), p.min_replicas),
-        lambda p: p.min_replicas,
-    )
-    for spare in spares:
+    needed = {p.name: plan.pools[p.name].up for p in pools}
+    floors = {p.name: p.min_replicas for p in pools}
+    for spare in (*spares, needed, floors):
         while excess() > 1e-9:
-            cuttable = [p for p in pools if desired[p.name] > spare(p) and weight[p.name] > 0.0]
+            cuttable = [
+                p
+                for p in pools
+                if desired[p.name] > max(spare[p.name], p.min_replicas) and weight[p.name] > 0.0
+            ]
             if not cuttable:
                 break
             # The pool that is relatively best staffed gives the next replica.

@@ -36,6 +36,8 @@ BEST_EFFORT_RATIO = 1.25
 NEGLIGIBLE = 0.02
 # Nothing is looked for beyond this multiple of the offered work: waiting is gone long before.
 SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
+# Goodput for which a split off the chain is worth its restarts.
+WORTH_LEAVING = 0.01
 # Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
 SEARCH_MOST = 4000
 
@@ -228,12 +230,15 @@ def _choose(
     if choice.within_budget or limits is None or len(service.pools) == len(Role):
         return choice
     # A limit may cut across the chain of a role's several pools; then every split is looked at.
-    return choose(
+    better = choose(
         front(Role.PREFILL, every_staffing, keep_all=True),
         front(Role.DECODE, every_staffing, keep_all=True),
         budget,
         limits,
     )
+    # The chain's plans hold one another from tick to tick; leaving it for next to nothing would
+    # swap one pool's replicas for another's with every whim of the forecast.
+    return better if better.goodput > choice.goodput + WORTH_LEAVING else choice
 
 
 def _pool_plans(

@@ -74,6 +74,11 @@ class Choice:
     decode_failures: float
     within_budget: bool
 
+    @property
+    def goodput(self) -> float:
+        """Share of requests that are expected to meet both targets."""
+        return (1.0 - self.prefill_failures) * (1.0 - self.decode_failures)
+
 
 def staffing(
     pools: tuple[Pool, ...],

@@ -15,6 +15,7 @@ from planner.model import (
     Role,
     ScalingPolicy,
     ScalingRules,
+    SelectPolicy,
 )
 from tests.builders import START_S, pool, service
 
@@ -239,3 +240,26 @@ def test_a_plan_is_not_changed_by_constraining_it():
     before = replace(wanted)
     decided(asked(Limits(gpus={"h200": 4})), wanted, ONES)
     assert wanted == before
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"), [(100, (22, 6)), (28, (22, 6)), (27, (22, 5)), (25, (21, 4))]
+)
+def test_under_a_binding_budget_a_window_gives_way_before_another_pools_need(gpus, expected):
+    """Decode holds 6 for its window though 4 would do; prefill has 19 and needs 22."""
+    who = asked(Limits(gpus={"h200": gpus}), behavior=Behavior())
+    who = replace(who, pools=tuple(replace(p, gpu_type="h200") for p in who.pools))
+    seen = ConstrainMemory({"decode": (Recommendation(START_S - 60.0, 6, 6),)})
+    desired, reasons = decided(
+        who, plan(prefill=22, decode=(3, 4)), {"prefill": 19, "decode": 6}, memory=seen
+    )
+    assert pair(desired) == expected
+    assert ("LimitedByBudget" in [r.code for r in reasons]) == (gpus < 28)
+
+
+def test_a_window_that_may_not_release_at_all_holds_under_a_budget():
+    still = ScalingRules(select_policy=SelectPolicy.DISABLED)
+    who = asked(Limits(gpus={"h200": 25}), decode={"behavior": Behavior(scale_down=still)})
+    who = replace(who, pools=tuple(replace(p, gpu_type="h200") for p in who.pools))
+    desired, _ = decided(who, plan(prefill=22, decode=4), {"prefill": 19, "decode": 6})
+    assert pair(desired) == (19, 6)
