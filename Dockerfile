@@ -26,6 +26,7 @@ LABEL org.opencontainers.image.title="pd-planner" \
 COPY --from=build /opt/pd-planner /opt/pd-planner
 ENV PATH="/opt/pd-planner/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
+    OPENBLAS_NUM_THREADS=1 \
     PYTHONUNBUFFERED=1
 # A number, so that Kubernetes can prove runAsNonRoot without reading the image's user table.
 USER 65532:65532
