@@ -400,12 +400,15 @@ def _play(
 
 def _tell_beyond_reach(frames: Sequence["Frame"]) -> None:
     """Warn that no fleet meets the SLA: the figures alone would look like a bad plan."""
-    told = [r.message for f in frames for r in f.record.decision.reasons
-            if r.code == "SLAUnreachable"]  # fmt: skip
-    if told:
-        log.warning(
-            "the SLA is beyond reach in %d of %d ticks: %s", len(told), len(frames), told[-1]
-        )
+    beyond = {
+        frame.at_s: reason.message
+        for frame in frames
+        for reason in frame.record.decision.reasons
+        if reason.code == "SLAUnreachable"
+    }
+    if beyond:
+        ticks, last = f"{len(beyond)} of {len(frames)}", beyond[max(beyond)]
+        log.warning("the SLA is beyond reach in %s ticks: %s", ticks, last)
 
 
 @contextlib.contextmanager
