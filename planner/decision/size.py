@@ -219,7 +219,9 @@ def _choose(
     def front(role: Role, ways: Ways, *, keep_all: bool) -> Frontier:
         pools, need = service.pools_of(role), needs[role]
         options = ways(pools, need.worth, ceilings)
-        return frontier(pools, options, need.shares, negligible, keep_all=keep_all)
+        return frontier(
+            pools, options, need.shares, negligible, offered=need.offered, keep_all=keep_all
+        )
 
     choice = choose(
         front(Role.PREFILL, staffing, keep_all=bounded),

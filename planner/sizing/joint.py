@@ -12,6 +12,8 @@ import numpy as np
 from planner.model import Limits, Pool
 from planner.sizing.queueing import Floats
 
+# Options that are evaluated at once beyond the offered work.
+BLOCK = 4
 # A goodput that differs by less than this is the same: then the cheaper fleet wins.
 TIE = 1e-9
 
@@ -151,6 +153,7 @@ def frontier(
     shares: Callable[[Floats], Floats],
     negligible: float,
     *,
+    offered: float = 0.0,
     keep_all: bool = False,
 ) -> Frontier:
     """Evaluate the failing share of every option that matters.
@@ -164,23 +167,19 @@ def frontier(
     negligible
         A share below which more replicas are not worth looking at; options beyond the first
         below it are dropped.
+    offered
+        Work that is offered, in equivalent replicas: looking starts there.
     keep_all
         Keep them, at that share: a ratio bound may ask for replicas that the load does not.
     """
     equivalents = np.array([option.equivalent for option in options])
-
-    def beyond(share: float) -> int:
-        low, high = 0, equivalents.size - 1
-        while low < high:
-            middle = (low + high) // 2
-            if shares(equivalents[middle : middle + 1])[0] <= share:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    last = beyond(negligible)
-    evaluated = shares(equivalents[: last + 1])
+    known = int(np.searchsorted(equivalents, offered)) + BLOCK
+    evaluated = shares(equivalents[:known])
+    while evaluated[-1] > negligible and evaluated.size < equivalents.size:
+        known += BLOCK
+        evaluated = shares(equivalents[:known])
+    last = int(np.argmax(evaluated <= negligible)) if evaluated[-1] <= negligible else known
+    evaluated = evaluated[: last + 1]
     if not keep_all:
         return Frontier(pools, options[: last + 1], evaluated)
     rest = np.full(equivalents.size - evaluated.size, evaluated[-1])
