@@ -62,9 +62,9 @@ def test_simulate_hands_over_what_the_flags_say(calls: Calls):
     given = calls["simulate"]
     assert (given["trace"], given["scale"], given["seed"], given["warmup"]) == ("t.csv", 3, 7, 0)
     assert given["start"] == {"prefill": 1, "decode": 2}
-    assert (given["report"], given["record"]) == (Path("o.html"), None)
+    assert (given["report"], given["settings"].log.record) == (Path("o.html"), None)
     assert given["prometheus_window_s"] is None
-    assert set(given["profiles"]) == {"prefill", "decode"}
+    assert set(given["service"].profiles) == {"prefill", "decode"}
 
 
 def test_simulate_defaults_are_those_of_the_manual(calls: Calls):
