@@ -12,7 +12,7 @@ COPY planner planner
 COPY predictors predictors
 COPY profiles profiles
 RUN pip wheel --no-cache-dir --no-index --find-links /wheels --no-deps --wheel-dir /wheels .
-# `run` needs no extra; `simulation` is the only one in the lock.
+# `run` needs no extra; `simulation` and `prophet` are in the lock.
 ARG EXTRAS=""
 # /wheels holds one version of everything: the lock's.
 # hadolint ignore=DL3013

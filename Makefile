@@ -71,7 +71,7 @@ lock: ## resolve requirements.lock anew (UPGRADE=--upgrade takes newer versions)
 	@command -v $(UV) >/dev/null || { echo "lock: needs uv (pip install uv, or UV=path/to/uv)" >&2; exit 1; }
 	$(UV) pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header \
-	  --extra simulation --group dev pyproject.toml --output-file requirements.lock
+	  --extra simulation --extra prophet --group dev pyproject.toml --output-file requirements.lock
 
 wheel: install ## build the wheel into dist/
 	$(PY) -m build --wheel --no-isolation

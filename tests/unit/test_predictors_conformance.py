@@ -1,6 +1,7 @@
 """One suite for every predictor: what `predictors.base.Predictor` promises."""
 
 import dataclasses
+import os
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ def startable(name: str) -> Predictor[Any]:
     try:
         predictor.start()
     except PredictorError as error:
-        pytest.skip(str(error))
+        # What a person may leave out must be there where everything is proven.
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
     return predictor
 
 
@@ -126,9 +128,10 @@ def test_a_long_constant_is_learnt(predictor: Predictor[Any]) -> None:
     assert predictor.predict(state, 5) == pytest.approx(np.full(5, 40.0), rel=0.01)
 
 
-def test_a_step_is_followed_within_ten_intervals(predictor: Predictor[Any]) -> None:
-    if predictor.name == "Prophet":
-        pytest.skip("Prophet's trend bends only where it has put a change point before")
+# Prophet is left out: its trend bends only where it has put a change point before.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Prophet"])
+def test_a_step_is_followed_within_ten_intervals(name: str) -> None:
+    predictor = startable(name)
     noise = np.random.default_rng(3).normal(0.0, 1.0, 80)
     levels = np.where(np.arange(80) < 70, 100.0, 200.0)
     state = replay(predictor, (levels + noise).tolist())
