@@ -43,9 +43,16 @@ def ticks_ms(predictor: str, trace: str) -> list[float]:
     """Return the time of every tick after the first decision [ms]."""
     loaded = example(predictor)
     requests = scaled(trace, loaded)
-    runs = [list(Replay(loaded, requests).frames()) for _ in range(REPEATS)]
+    runs = [ticked(Replay(loaded, requests)) for _ in range(REPEATS)]
     first = next(i for i, frame in enumerate(runs[0]) if has_decided(frame))
     return [min(f.tick_s for f in same) * 1e3 for same in zip(*runs, strict=True)][first + 1 :]
+
+
+def ticked(replay: Replay) -> list[Frame]:
+    """Run a replay, with what lives long out of garbage collection, as the command has it."""
+    gc.collect()
+    gc.freeze()
+    return list(replay.frames())
 
 
 def has_decided(frame: Frame) -> bool:
