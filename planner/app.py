@@ -380,7 +380,7 @@ def _in_scope(
         return requests, notes
     requests, dropped = clip(requests, longest)
     if dropped:
-        notes = (*notes, f"{dropped} prompts above {longest} tokens are out of scope.")
+        notes = (*notes, f"Prompts above {longest} tokens are out of scope; left out: {dropped}.")
     return requests, notes
 
 
