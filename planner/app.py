@@ -1,26 +1,26 @@
 """Composition root: settings and services in, adapters chosen, loops run, results printed.
 
-The only module, beside the replay's plant, that names concrete adapters.
+Beside the rehearsal and its plant the only module that names concrete adapters.
 """
 
 import contextlib
-import gc
 import json
-import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.adapters.clock import SystemClock, pause, stopwatch_s
+from planner.adapters.clock import SystemClock, stopwatch_s
 from planner.adapters.memory import MemoryCluster
 from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
 from planner.errors import InputError, MetricsError
 from planner.model import Mode, Role, Service
+from planner.process import settle
 from planner.record import TickRecord
+from planner.rehearsal import rehearse
 from planner.settings import Settings
 from planner.spec.service import LoadedService, load_services
 from planner.supervisor import Supervisor
@@ -28,10 +28,7 @@ from planner.supervisor import Supervisor
 if TYPE_CHECKING:
     from planner.adapters.prometheus import PrometheusMetrics
     from planner.ports import Telemetry
-    from planner.replay import Frame, Replay
     from planner.simulation.traces import Trace
-
-log = logging.getLogger("pd-planner")
 
 WRONG = 1
 DEMO_SPEC = Path(__file__).with_name("demo.yaml")
@@ -114,7 +111,7 @@ def _watch(supervisors: Sequence[Supervisor], output: str) -> None:
         if stop.is_set():
             return
         jobs[interval_s](at_s)
-    _settle()
+    settle()
     run_every(jobs, stop)
 
 
@@ -139,7 +136,7 @@ def simulate(
     else:
         assert trace is not None
         requests = open_trace(trace)
-    result = _replay(
+    result = rehearse(
         service, requests, scale, seed, start, warmup, settings.log.record, report, show_s=0.0
     )
     _print_result(service, result, output)
@@ -159,7 +156,7 @@ def demo(
 
     loaded = load_services([DEMO_SPEC])[0]
     path = report or DEMO_REPORT
-    result = _replay(
+    result = rehearse(
         loaded,
         open_trace(DEMO_TRACE),
         scale,
@@ -244,15 +241,6 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _settle() -> None:
-    """Take what lives as long as the process out of garbage collection.
-
-    A full collection walks through every module's objects, some 50 ms in the middle of a tick.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def _prometheus(settings: Settings) -> "PrometheusMetrics":
     """Return the metrics source that the settings name.
 
@@ -315,143 +303,6 @@ def _own_series(
         raise InputError("--from-prometheus: nothing was observed then: give a longer window")
     check_intervals("--from-prometheus", "that window", len(past), service.interval_s)
     return {role.value: token_series(past, role) for role in Role}
-
-
-def _replay(
-    loaded: LoadedService,
-    requests: "Trace",
-    scale: int,
-    seed: int,
-    start: Mapping[str, int] | None,
-    warmup: int,
-    record: Path | None,
-    report: Path | None,
-    *,
-    show_s: float,
-    live: bool = True,
-    notes: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Replay a trace with a live view, write record and report, and return the figures.
-
-    Raises
-    ------
-    InputError
-        If no request is left to replay.
-    """
-    from planner.replay import Replay
-    from planner.simulation.results import summarise
-    from planner.simulation.traces import scale_trace
-    from planner.view.summary import results_json
-
-    service = loaded.service
-    requests, notes = _in_scope(requests, service, notes)
-    from_s = warmup * service.interval_s
-    if from_s > requests.duration_s:
-        raise InputError(
-            f"--warmup: {warmup} intervals of {service.interval_s:g} s leave nothing of "
-            f"{requests.name}, {requests.duration_s:.0f} s long: give fewer, or a longer trace"
-        )
-    requests = scale_trace(requests, scale, seed)
-    watch = stopwatch_s()
-    replay = Replay(loaded, requests, start, seed)
-    _settle()
-    with _whole_file(report) as report_part:
-        frames = _play(replay, record, show_s if live else None, watch)
-        results = replay.finish()
-        _tell_beyond_reach(frames)
-        prices = {p.name: p.gpu_hour_price for p in service.pools if p.gpu_hour_price is not None}
-        summary = summarise(results, service.sla.ttft_s, service.sla.itl_s, from_s, prices)
-        if report_part is not None:
-            from planner.view.report import write_report
-
-            told = (*notes, *requests.notes)
-            write_report(report_part, service, requests.name, frames, results, summary, told)
-    return results_json(service, requests.name, seed, frames, results, summary, watch())
-
-
-def _in_scope(
-    requests: "Trace", service: Service, notes: tuple[str, ...]
-) -> tuple["Trace", tuple[str, ...]]:
-    """Return the requests that the SLA speaks of, and the notes with what was left out."""
-    from planner.simulation.traces import clip
-
-    longest = service.sla.max_input_tokens
-    if longest is None:
-        return requests, notes
-    requests, dropped = clip(requests, longest)
-    if dropped:
-        notes = (*notes, f"Prompts above {longest} tokens are out of scope; left out: {dropped}.")
-    return requests, notes
-
-
-def _play(
-    replay: "Replay", record: Path | None, show_s: float | None, watch: Callable[[], float]
-) -> list["Frame"]:
-    """Return the frames of a replay, recorded, and shown for at least `show_s` [s] if at all."""
-    from planner.view.live import LiveView
-
-    service, requests = replay.service, replay.trace
-    intervals = max(int(requests.duration_s // service.interval_s), 1)
-    frames = []
-    with contextlib.ExitStack() as opened:
-        records = None
-        if record is not None:
-            file = RecordFile(record, anew=True)
-            records = opened.enter_context(contextlib.closing(file))
-        shown = 0 if show_s is None else intervals
-        view = opened.enter_context(LiveView(service, shown, requests.name))
-        for frame in replay.frames():
-            frames.append(frame)
-            if records is not None:
-                records.record(frame.record)
-            if show_s is not None:
-                view.show(frame)
-                pause(max(show_s * len(frames) / intervals - watch(), 0.0) if view.is_shown else 0)
-    return frames
-
-
-def _tell_beyond_reach(frames: Sequence["Frame"]) -> None:
-    """Warn that no fleet meets the SLA: the figures alone would look like a bad plan."""
-    beyond = {
-        frame.at_s: reason.message
-        for frame in frames
-        for reason in frame.record.decision.reasons
-        if reason.code == "SLAUnreachable"
-    }
-    if beyond:
-        ticks, last = f"{len(beyond)} of {len(frames)}", beyond[max(beyond)]
-        log.warning("the SLA is beyond reach in %s ticks: %s", ticks, last)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path | None) -> Iterator[Path | None]:
-    """Let a file be written beside `path` that takes its place once whole: none is half written.
-
-    Yields
-    ------
-    Path or None
-        Where to write; None if no path was given.
-
-    Raises
-    ------
-    InputError
-        If it can't be written there; said before the work and not after it.
-    """
-    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
-        yield path  # /dev/stdout is no file that one may replace
-        return
-    if path.is_dir():
-        raise InputError(f"--report: {path}: is a directory: give the path of a file")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise InputError(f"--report: {path}: {error.strerror}: give another path") from None
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _print_recommendations(records: Sequence[TickRecord], output: str) -> None:

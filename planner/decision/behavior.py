@@ -66,8 +66,15 @@ def apply_behavior(
     """
     newest = recommendations[-1]
     direct = min(max(current, newest.up), newest.keep)
+    reasons: list[Reason] = []
+    if direct > newest.up:
+        message = (
+            f"pool {pool} keeps {direct} replicas although {newest.up} are recommended: the upper "
+            "forecast needs them before a new order could serve"
+        )
+        kept = {"recommended": newest.up, "kept": direct}
+        reasons.append(Reason("KeptForForecast", message, pool, kept))
     stable = _stabilise(current, recommendations, behavior, now_s)
-    reasons = []
     if stable != direct:
         rising = direct > current
         word = "ScaleUpStabilized" if rising else "ScaleDownStabilized"

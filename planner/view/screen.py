@@ -65,21 +65,29 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SoFar:
-    """Requests on one target since the start, by the lower bound of every tick."""
+    """Requests on one target since the start: those surely on it, and those that may be."""
 
     on_target: float = 0.0
     requests: float = 0.0
+    perhaps: float = 0.0
 
     def plus(self, seen: Attainment | None) -> "SoFar":
         """Return the count with one more tick."""
         if seen is None:
             return self
-        return SoFar(self.on_target + seen.lower * seen.requests, self.requests + seen.requests)
+        return SoFar(
+            self.on_target + seen.lower * seen.requests,
+            self.requests + seen.requests,
+            self.perhaps + (seen.upper - seen.lower) * seen.requests,
+        )
 
     @property
-    def ratio(self) -> float | None:
-        """Their share of all, None before the first request."""
-        return self.on_target / self.requests if self.requests > 0.0 else None
+    def attainment(self) -> Attainment | None:
+        """Their share of all as an interval, None before the first request."""
+        if self.requests <= 0.0:
+            return None
+        lower = self.on_target / self.requests
+        return Attainment(lower, lower + self.perhaps / self.requests, self.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,18 +237,23 @@ def _target(
         [
             Cell(label),
             Cell(milliseconds(mean_s)),
-            _verdict(now.lower if now else None, asked),
-            _verdict(so_far.ratio, asked),
+            _verdict(now, asked),
+            _verdict(so_far.attainment, asked),
         ],
         Cell(sparkline(lows, TREND_MAX, floor, 1.0), MET if (now is None or now.lower >= asked)
              else MISSED),
     )  # fmt: skip
 
 
-def _verdict(ratio: float | None, asked: float) -> Cell:
-    if ratio is None:
+def _verdict(seen: Attainment | None, asked: float) -> Cell:
+    """Return a share: met, missed, or "at least" where no bucket ends at the target."""
+    if seen is None:
         return Cell(UNKNOWN)
-    return Cell(share(ratio), MET) if ratio >= asked else Cell(share(ratio) + MISSED_MARK, MISSED)
+    if seen.lower >= asked:
+        return Cell(share(seen.lower), MET)
+    if seen.upper < asked:
+        return Cell(share(seen.upper) + MISSED_MARK, MISSED)
+    return Cell(f"≥{share(seen.lower)}")
 
 
 def _sentence(record: TickRecord, width: int) -> list[Text]:

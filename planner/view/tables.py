@@ -69,8 +69,8 @@ def backtest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             row["series"],
             f"{row['wape']:.1%}",
             f"{row['mase']:.3f}",
-            f"{row['pinball']:.1f}",
-            f"{row['coverage']:.1%} of {row['quantile']:.0%}",
+            f"{row['pinball']:.1%}",
+            f"{row['coverage']:.0%} of {row['quantile']:.0%}",
             _ms(row["ms_per_tick"]["mean"]),
             _ms(row["ms_per_tick"]["p99"]),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner import app
+from planner import app, rehearsal
 from planner.adapters.clock import SystemClock
 from planner.adapters.memory import MemoryMetrics
 from planner.errors import InputError
@@ -165,7 +165,7 @@ class TestWholeFile:
     def test_takes_its_place_when_it_is_whole(self, tmp_path: Path):
         path = tmp_path / "r.html"
         path.write_text("old", encoding="utf-8")
-        with app._whole_file(path) as part:
+        with rehearsal._whole_file(path) as part:
             assert part is not None
             part.write_text("new", encoding="utf-8")
             assert path.read_text(encoding="utf-8") == "old"
@@ -177,7 +177,7 @@ class TestWholeFile:
         path = tmp_path / "r.html"
 
         def write_half() -> None:
-            with app._whole_file(path) as part:
+            with rehearsal._whole_file(path) as part:
                 assert part is not None
                 part.write_text("ha", encoding="utf-8")
                 raise fault
@@ -187,11 +187,11 @@ class TestWholeFile:
         assert not list(tmp_path.iterdir())
 
     def test_writes_straight_into_what_is_no_file(self):
-        with app._whole_file(Path("/dev/null")) as part:
+        with rehearsal._whole_file(Path("/dev/null")) as part:
             assert part == Path("/dev/null")
 
     def test_nothing_asked_for_is_nothing_written(self):
-        with app._whole_file(None) as part:
+        with rehearsal._whole_file(None) as part:
             assert part is None
 
 
@@ -218,5 +218,5 @@ def test_requests_in_scope_are_kept_and_the_rest_is_told(
 ):
     asked = service(sla=replace(LLAMA.sla, max_input_tokens=longest))
     requests = make_trace("t", [0.0, 1.0, 2.0], [100, 300, 200], np.ones(3))
-    found, told = app._in_scope(requests, asked, ("told",))
+    found, told = rehearsal._in_scope(requests, asked, ("told",))
     assert (len(found), told) == (left, notes)

@@ -34,7 +34,7 @@ READ_OR_WRITE = {
     "profiles/schema.py",
 }
 # Composition roots: of the controller, and of the loop over simulated servers.
-NAMES_ADAPTERS = {"planner/app.py", "planner/replay.py"}
+NAMES_ADAPTERS = {"planner/app.py", "planner/rehearsal.py", "planner/replay.py"}
 IMPURE_STDLIB = {
     "os",
     "time",

@@ -8,9 +8,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from planner.model import Attainment
 from planner.view.grid import Cell, Column, Row, clipped, grid
 from planner.view.live import PAINT_EVERY_S, LiveView
-from planner.view.screen import Progress, Scene, SoFar, picture
+from planner.view.screen import Progress, Scene, SoFar, _verdict, picture
 from tests.unit.test_view_series import frames, held, observation, service, tick
 
 SIZES = [(79, 23), (119, 39), (39, 23), (59, 13), (24, 10), (10, 4)]
@@ -92,8 +93,17 @@ def test_a_hold_says_so_and_leaves_gaps():
 
 def test_the_share_so_far_weighs_ticks_by_their_requests():
     so_far = SoFar().plus(observation(ttft=0.9).ttft).plus(None).plus(observation(ttft=1.0).ttft)
-    assert so_far.ratio == pytest.approx(0.95)
-    assert SoFar().ratio is None
+    assert so_far.attainment.lower == pytest.approx(0.95)
+    assert SoFar().attainment is None
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "shown"),
+    [(0.995, 0.995, "99.5%"), (0.5, 0.9, "90% !"), (0.6, 1.0, "≥60%")],
+    ids=["met", "missed", "no bucket ends at the target"],
+)
+def test_a_share_is_missed_only_if_its_upper_bound_is(lower, upper, shown):
+    assert _verdict(Attainment(lower, upper, 100.0), 0.99).text == shown
 
 
 def terminal(**over):
