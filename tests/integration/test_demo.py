@@ -69,7 +69,10 @@ def test_ctrl_c_ends_with_130_and_leaves_the_old_report(tmp_path: Path):
         out, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (130, "", "")
+    # A Ctrl-C inside an import's `exec` makes Python end itself by the signal; a shell shows 130
+    # for both.
+    assert process.returncode in {130, -signal.SIGINT}
+    assert (out, err) == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == [REPORT]
     assert (tmp_path / REPORT).read_text(encoding="utf-8") == "the old one"
 
