@@ -66,38 +66,52 @@ def apply_behavior(
     """
     newest = recommendations[-1]
     direct = min(max(current, newest.up), newest.keep)
+    stable = _stabilise(current, recommendations, behavior, now_s)
+    tolerated = _tolerate(current, stable, behavior)
+    limited = _rate_limit(current, tolerated, events, behavior, now_s)
     reasons: list[Reason] = []
     if direct > newest.up:
-        message = (
-            f"pool {pool} keeps {direct} replicas although {newest.up} are recommended: the upper "
-            "forecast needs them before a new order could serve"
-        )
-        kept = {"recommended": newest.up, "kept": direct}
-        reasons.append(Reason("KeptForForecast", message, pool, kept))
-    stable = _stabilise(current, recommendations, behavior, now_s)
+        reasons.append(_kept(pool, newest.up, direct))
     if stable != direct:
-        rising = direct > current
-        word = "ScaleUpStabilized" if rising else "ScaleDownStabilized"
-        window_s = (behavior.scale_up if rising else behavior.scale_down).stabilization_window_s
-        message = (
-            f"pool {pool} {_moves(current, stable)} instead of {direct}: recommendations of the "
-            f"last {window_s:.0f} s do not all agree"
-        )
-        values = {"recommended": direct, "held": stable, "window_s": window_s}
-        reasons.append(Reason(word, message, pool, values))
-    tolerated = _tolerate(current, stable, behavior)
+        reasons.append(_stabilised(pool, current, direct, stable, behavior))
     if tolerated != stable:
         message = f"pool {pool}: {current} → {stable} replicas is within the tolerance"
         values = {"recommended": stable, "held": tolerated}
         reasons.append(Reason("WithinTolerance", message, pool, values))
-    limited = _rate_limit(current, tolerated, events, behavior, now_s)
     if limited != tolerated:
-        word = "ScaleUpLimit" if tolerated > current else "ScaleDownLimit"
-        moves = _moves(current, limited)
-        message = f"pool {pool} {moves} instead of {tolerated}: scaling policies allow no more"
-        values = {"recommended": tolerated, "limited": limited}
-        reasons.append(Reason(word, message, pool, values))
+        reasons.append(_limited(pool, current, tolerated, limited))
     return Outcome(limited, tuple(reasons))
+
+
+def _kept(pool: str, up: int, kept: int) -> Reason:
+    """Say that what the plan would not order is not released either."""
+    message = (
+        f"pool {pool} keeps {kept} replicas although {up} are recommended: the upper forecast "
+        "needs them before a new order could serve"
+    )
+    return Reason("KeptForForecast", message, pool, {"recommended": up, "kept": kept})
+
+
+def _stabilised(pool: str, current: int, direct: int, stable: int, behavior: Behavior) -> Reason:
+    """Say that a window holds back."""
+    rising = direct > current
+    window_s = (behavior.scale_up if rising else behavior.scale_down).stabilization_window_s
+    message = (
+        f"pool {pool} {_moves(current, stable)} instead of {direct}: recommendations of the "
+        f"last {window_s:.0f} s do not all agree"
+    )
+    values = {"recommended": direct, "held": stable, "window_s": window_s}
+    return Reason("ScaleUpStabilized" if rising else "ScaleDownStabilized", message, pool, values)
+
+
+def _limited(pool: str, current: int, wanted: int, limited: int) -> Reason:
+    """Say that policies hold back."""
+    message = (
+        f"pool {pool} {_moves(current, limited)} instead of {wanted}: scaling policies allow no "
+        "more"
+    )
+    word = "ScaleUpLimit" if wanted > current else "ScaleDownLimit"
+    return Reason(word, message, pool, {"recommended": wanted, "limited": limited})
 
 
 def _moves(current: int, replicas: int) -> str:

@@ -61,7 +61,8 @@ def backtest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("Predictor")
     table.add_column("Load")
-    for heading in ("WAPE", "MASE", "Pinball", "Coverage", "ms a tick", "p99"):
+    quantile = f"{rows[0]['quantile']:.0%}" if rows else ""
+    for heading in ("WAPE", "MASE", "Pinball", f"Coverage of {quantile}", "Tick", "p99"):
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
@@ -70,7 +71,7 @@ def backtest_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['wape']:.1%}",
             f"{row['mase']:.3f}",
             f"{row['pinball']:.1%}",
-            f"{row['coverage']:.0%} of {row['quantile']:.0%}",
+            f"{row['coverage']:.0%}",
             _ms(row["ms_per_tick"]["mean"]),
             _ms(row["ms_per_tick"]["p99"]),
         )
