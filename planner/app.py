@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WRONG = 1
 DEMO_SPEC = Path(__file__).with_name("demo.yaml")
-DEMO_TRACE, DEMO_SCALE = "azure2023-conv", 60
+DEMO_TRACE = "azure2023-conv"
 DEMO_REPORT = Path("pd-planner-demo.html")
 # On a terminal the demo's hour takes at least this long, so that one can follow it [s].
 DEMO_SHOW_S = 24.0

@@ -40,7 +40,6 @@ PROMETHEUS: Final = (
     "--prometheus-ca",
     "--prometheus-header",
 )
-CLUSTER: Final = ("--kubeconfig", "--context")
 LOG: Final = ("--log-level", "--log-format")
 
 _PROCESS: Final[dict[str, tuple[Any, str, str]]] = {
