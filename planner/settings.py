@@ -116,10 +116,11 @@ class KubernetesSettings(BaseSettings):
     model_config = _CONFIG
 
     kubeconfig: ExistingFile | None = None
-    """Kubeconfig file; default: the service account of the pod, else what kubectl uses."""
+    """For `run`, which is not there yet. Kubeconfig file; default: the
+    service account of the pod, else what kubectl uses."""
 
     context: str | None = None
-    """Context of the kubeconfig; default: its current one."""
+    """For `run`, which is not there yet. Context of the kubeconfig; default: its current one."""
 
 
 class HttpSettings(BaseSettings):
@@ -128,7 +129,8 @@ class HttpSettings(BaseSettings):
     model_config = _CONFIG
 
     listen: Annotated[str, AfterValidator(_listen_address)] | None = None
-    """Address of the page, `/metrics` and health, `HOST:PORT` or `:PORT`; default: not served."""
+    """For `run`, which is not there yet. Address of the page, `/metrics` and health, `HOST:PORT` or
+    `:PORT`; default: not served."""
 
 
 class LogSettings(BaseSettings):
