@@ -6,6 +6,7 @@ fails instead, so that a green run there has left nothing out.
 
 import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
@@ -109,3 +110,16 @@ def matches_golden(pytestconfig: pytest.Config) -> MatchesGolden:
         assert text == expected.read_text(encoding="utf-8"), f"{name} differs: see `make golden`"
 
     return compare
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn every skip into a failure where everything is proven: nothing is left out unseen."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI: {report.longrepr}"
+    return report
