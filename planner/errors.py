@@ -7,7 +7,10 @@
     │   ├── SpecError           a PDAutoscaler file
     │   └── TraceError          a request trace
     ├── MetricsError            Prometheus: unreachable, refused, garbled
-    └── ClusterError            the cluster: unreachable, refused, conflict
+    └── ClusterError            the cluster: unreachable, or its answer is of no use
+        ├── TargetError         a scale target that can't be scaled: missing, finished, contended
+        ├── RefusedError        a write that a rule of the cluster forbids: it would fail again
+        └── ConflictError       somebody else wrote first: decide anew on what is there
 
     profiles.ProfileError       owned by `profiles`, a ValueError
     predictors.PredictorError   owned by `predictors`, a ValueError
@@ -40,16 +43,41 @@ class MetricsError(PlannerError):
 
 
 class ClusterError(PlannerError):
-    """The cluster gave no usable answer or refused a write."""
+    """The cluster gave no usable answer or refused a write; `code` is that of a Reason."""
+
+    code = "ClusterUnavailable"
+
+
+class TargetError(ClusterError):
+    """A scale target can't be scaled: which, what is wrong with it, the mend."""
+
+    def __init__(self, message: str, code: str = "TargetUnusable") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RefusedError(ClusterError):
+    """The cluster refused a write by a rule that will refuse it again; holds its words."""
+
+    code = "ScaleRefused"
+
+
+class ConflictError(ClusterError):
+    """Somebody else changed the object first; what was decided is out of date."""
+
+    code = "ScaleConflict"
 
 
 __all__ = [
     "ClusterError",
+    "ConflictError",
     "InputError",
     "MetricsError",
     "PlannerError",
     "PredictorError",
     "ProfileError",
+    "RefusedError",
     "SpecError",
+    "TargetError",
     "TraceError",
 ]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from planner.inventory import PodShape
 from profiles import DecodeSurface, PrefillSurface
 
 # A correction beyond this says that the profile is of something else.
@@ -150,7 +151,8 @@ class Target:
 class Pool:
     """The unit of scaling: one role on one target with one profile.
 
-    Exactly one of `prefill` and `decode` is set, that of the role.
+    Exactly one of `prefill` and `decode` is set, that of the role. Pods that are to go are marked
+    `drain_s` before, 0 for those of a fleet that drains by itself.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Pool:
     gpu_type: str = "gpu"
     gpu_hour_price: float | None = None
     startup_s: float = 60.0
+    drain_s: float = 0.0
     kv_bytes_per_token: float | None = None
     behavior: Behavior = Behavior()
     selector: Mapping[str, str] = field(default_factory=dict)
@@ -207,6 +210,25 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class Topology:
+    """Where in the network a service may be.
+
+    Attributes
+    ----------
+    highest_tier
+        Prefill and decode stay under one HyperNode of at most this tier; None: anywhere.
+    is_elastic
+        Whether a cluster autoscaler adds nodes for pods that fit nowhere.
+    node_startup_s
+        How long that takes [s].
+    """
+
+    highest_tier: int | None = None
+    is_elastic: bool = False
+    node_startup_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One autoscaled model: what is wanted of it and what it may use."""
 
@@ -223,6 +245,7 @@ class Service:
     up_quantile: float = 0.65
     keep_quantile: float = 0.9
     transfer: Transfer = Transfer()
+    topology: Topology = Topology()
 
     def pools_of(self, role: Role) -> tuple[Pool, ...]:
         """Return the pools of one role in the order of the spec."""
@@ -309,20 +332,54 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of a pool; `ready_s` is None until it serves."""
+    """One pod of a pool; `ready_s` is None until it serves.
+
+    Attributes
+    ----------
+    index
+        Its place in the order in which the target removes pods, highest first; None where the
+        target does not say.
+    node
+        Where it is, None while it waits for a node.
+    unschedulable
+        Why the scheduler found no node for it, in the scheduler's words; None where it did or
+        has not said.
+    drain_until_s
+        Until when it is marked as leaving [s, Unix], None if it is not.
+    """
 
     name: str
     created_s: float
     ready_s: float | None = None
     terminating: bool = False
+    index: int | None = None
+    node: str | None = None
+    unschedulable: str | None = None
+    drain_until_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PoolFleet:
-    """Pods asked of the target, and those that exist (empty if they can't be listed)."""
+    """Pods asked of the target, and those that exist (empty if they can't be listed).
+
+    Attributes
+    ----------
+    uid
+        Which object it is: a new one of the same name is another target. None: not known.
+    shape
+        What one pod asks of a node, None where nodes are not known.
+    pinned_tier
+        Highest tier that the scheduler keeps the target's pods under, None if it does not.
+    changed_by
+        Who wrote the replicas last, None if it is not known or was this planner.
+    """
 
     replicas: int
     pods: tuple[Pod, ...] = ()
+    uid: str | None = None
+    shape: PodShape | None = None
+    pinned_tier: int | None = None
+    changed_by: str | None = None
 
     def ready(self, pods_per_replica: int = 1) -> int:
         """Return the replicas that serve; without a pod list, those asked for."""
@@ -333,16 +390,42 @@ class PoolFleet:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """How many replicas of a pool fit (those that run and those that still find a node).
+
+    `domain` is the network domain they must be in, None where there is none; `why` says in words
+    what bounds them.
+    """
+
+    replicas: int
+    domain: str | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """All pools of a service as the cluster shows them at `at_s`.
 
-    `room_replicas` caps each pool by what the topology domain still fits (current + free);
-    a pool that is absent from it is not capped.
+    Attributes
+    ----------
+    rooms
+        Caps each pool by what its domain still holds; a pool that is absent is not capped.
+    transfer
+        How KV caches move between the pools where they really are, None if that is not known.
+    notes
+        What the network of the cluster does to this service, for the decision to tell.
     """
 
     at_s: float
     pools: Mapping[str, PoolFleet]
-    room_replicas: Mapping[str, int] = field(default_factory=dict)
+    rooms: Mapping[str, Room] = field(default_factory=dict)
+    transfer: Transfer | None = None
+    notes: tuple[Reason, ...] = ()
+
+    @property
+    def room_replicas(self) -> dict[str, int]:
+        """Replicas that fit, by name of the pools that are capped."""
+        return {name: room.replicas for name, room in self.rooms.items()}
 
 
 # ── what is believed ─────────────────────────────────────────────────────────────────────────────
@@ -600,13 +683,29 @@ class PoolDecision:
     current: int
     ready: int
     lead_s: float
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Replicas to write, by pool name; only pools that change."""
+    """What to write: nothing that stays as it is.
 
-    replicas: Mapping[str, int]
+    Attributes
+    ----------
+    replicas
+        Pods to ask of the target, by pool name.
+    drain
+        Pods to mark as leaving, by name, and until when they may still serve [s, Unix].
+    keep
+        Names of pods whose mark is taken off again.
+    """
+
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    drain: Mapping[str, float] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.replicas or self.drain or self.keep)
 
 
 @dataclass(frozen=True, slots=True)

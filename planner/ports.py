@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from planner.errors import ClusterError, MetricsError
+from planner.inventory import Inventory
 from planner.model import Fleet, Patch, Sample, Service, ServiceKey
 from planner.record import TickRecord
 
@@ -33,13 +34,18 @@ class Cluster(Protocol):
         """Return the pools as they are at `now_s` [s, Unix], one entry a service; never raises."""
         ...
 
+    def inventory(self, now_s: float) -> Inventory | ClusterError | None:
+        """Return nodes and network at `now_s` [s, Unix], None if nothing bounds; never raises."""
+        ...
+
     def apply(self, service: Service, patch: Patch, now_s: float) -> None:
-        """Write the replicas of a patch.
+        """Write a patch, one write a target.
 
         Raises
         ------
         ClusterError
-            If the write was refused or the cluster could not be reached; nothing is half-done.
+            If a write was refused or the cluster could not be reached. Each target is written
+            whole or not at all; what was written before the fault stands.
         """
         ...
 

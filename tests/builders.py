@@ -24,6 +24,7 @@ from planner.model import (
     PoolFleet,
     PoolObservation,
     Role,
+    Room,
     Sample,
     Service,
     ServiceKey,
@@ -128,7 +129,8 @@ def with_pool(read: Sample, name: str, pods: Iterable[PodSample]) -> Sample:
 def fleet(at_s: float = START_S, room: Mapping[str, int] | None = None, **replicas: int) -> Fleet:
     """Return a fleet without a list of pods: `fleet(prefill=2, decode=3)`."""
     counts = {"prefill": 1, "decode": 1} | replicas
-    return Fleet(at_s, {name: PoolFleet(n) for name, n in counts.items()}, room or {})
+    rooms = {name: Room(most) for name, most in (room or {}).items()}
+    return Fleet(at_s, {name: PoolFleet(n) for name, n in counts.items()}, rooms)
 
 
 def observation(**over: Any) -> Observation:

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field, replace
 from planner.adapters.completeness import complete, window_s
 from planner.adapters.sources import Scheme, source_named
 from planner.errors import ClusterError, InputError, MetricsError
-from planner.model import Fleet, Patch, Pod, PodSample, PoolFleet, Sample, Service, ServiceKey
+from planner.inventory import Inventory
+from planner.model import (
+    Fleet,
+    Patch,
+    Pod,
+    PodSample,
+    PoolFleet,
+    Room,
+    Sample,
+    Service,
+    ServiceKey,
+)
 
 Counts = Mapping[str, Mapping[str, float]]
 PodsOf = Callable[[ServiceKey, str], tuple[Pod, ...]]
@@ -230,8 +241,12 @@ class MemoryCluster:
         """Return the pools as they are at `now_s` [s, Unix], one entry a service; never raises."""
         return {service.key: self._fleet(service, now_s) for service in services}
 
+    def inventory(self, now_s: float) -> Inventory | ClusterError | None:  # noqa: ARG002 - the port
+        """Return None: counts have no nodes."""
+        return None
+
     def apply(self, service: Service, patch: Patch, now_s: float) -> None:
-        """Write the replicas of a patch.
+        """Write the replicas of a patch; there is nobody to tell of marks.
 
         Raises
         ------
@@ -263,4 +278,5 @@ class MemoryCluster:
             )
             for pool in service.pools
         }
-        return Fleet(now_s, pools, self._room.get(service.key, {}))
+        room = self._room.get(service.key, {})
+        return Fleet(now_s, pools, {pool: Room(replicas) for pool, replicas in room.items()})

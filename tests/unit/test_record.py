@@ -66,7 +66,7 @@ def test_a_record_is_one_line_of_plain_json():
     assert found["schemaVersion"] == SCHEMA_VERSION
     assert (found["namespace"], found["name"]) == ("inference", "llama-8b")
     assert (found["applied"], found["error"]) == (False, "409 conflict")
-    assert found["patch"] == {"replicas": {"prefill": 4}}
+    assert found["patch"] == {"replicas": {"prefill": 4}, "drain": {}, "keep": []}
     assert found["factors"] == {
         "pools": {"prefill": {"level": 1.234568, "slope": 0.0}}, "frozen": ["decode"]
     }  # fmt: skip
