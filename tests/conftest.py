@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
 from hypothesis import settings
@@ -31,6 +31,12 @@ class Require(Protocol):
     def __call__(self, program: str, hint: str, *, or_called: tuple[str, ...] = ()) -> Path: ...
 
 
+class LeaveOut(Protocol):
+    """Leave the test out: what is missing, how to get it, why."""
+
+    def __call__(self, missing: str, hint: str, reason: str) -> NoReturn: ...
+
+
 class MatchesGolden(Protocol):
     """Compare a text with tests/data/<name>."""
 
@@ -50,8 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by folder, so that no integration test escapes ``-m "not integration"``."""
     for item in items:
-        if "integration" in item.path.parts:
+        if {"integration", "e2e"} & set(item.path.parts):
             item.add_marker(pytest.mark.integration)
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.e2e)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -63,18 +71,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def require(pytestconfig: pytest.Config) -> Require:
+def leave_out(pytestconfig: pytest.Config) -> LeaveOut:
+    """Return what skips a test and has the summary say so; in CI it fails the test."""
+
+    def give_up(missing: str, hint: str, reason: str) -> NoReturn:
+        pytestconfig.stash[LEFT_OUT][missing] = hint
+        if IN_CI:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    return give_up
+
+
+@pytest.fixture(scope="session")
+def require(leave_out: LeaveOut) -> Require:
     """Return a finder of programs: ``require("prometheus", "make test-deps") -> Path``."""
 
     def find(program: str, hint: str, *, or_called: tuple[str, ...] = ()) -> Path:
         for name in (program, *or_called):
             if found := shutil.which(name):
                 return Path(found)
-        pytestconfig.stash[LEFT_OUT][program] = hint
-        reason = f"{program} is not on PATH; get it with: {hint}"
-        if IN_CI:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        return leave_out(program, hint, f"{program} is not on PATH; get it with: {hint}")
 
     return find
 

@@ -1,0 +1,46 @@
+"""Waiting for something to become true, with a deadline and what was last seen."""
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import requests
+
+from planner.adapters.clock import Deadline, pause
+
+T = TypeVar("T")
+
+LOOK_EVERY_S = 0.05
+LOADED = 3.0  # deadlines are for a machine of our own; on a busy one they are this much longer
+
+
+def patience() -> float:
+    """Return the factor for deadlines: more than 1 where more is running than there are cores."""
+    return LOADED if os.getloadavg()[0] > (os.cpu_count() or 1) else 1.0
+
+
+def wait_for(what: str, look: Callable[[], T], timeout_s: float = 20.0) -> T:
+    """Return the first true thing that `look` finds; fail with the last one it saw.
+
+    A refused or broken connection counts as nothing seen yet.
+    """
+    allowed_s = timeout_s * patience()
+    deadline = Deadline(allowed_s)
+    while True:
+        seen: object
+        try:
+            if seen := look():
+                return seen
+        except (requests.ConnectionError, requests.Timeout) as error:
+            seen = error
+        if deadline.left_s() <= 0:
+            raise AssertionError(f"{what}: not within {allowed_s:g} s; last seen: {seen!r}")
+        pause(LOOK_EVERY_S)
+
+
+def always(what: str, look: Callable[[], object], for_s: float) -> None:
+    """Check that something stays true for a time; fail at the first look that finds it is not."""
+    deadline = Deadline(for_s)
+    while deadline.left_s() > 0:
+        assert look(), f"{what}: no longer so, {deadline.left_s():.1f} s before the end"
+        pause(LOOK_EVERY_S)

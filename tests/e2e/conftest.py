@@ -1,0 +1,72 @@
+"""The control plane of the tests: one a session, one more for the tests that break parts of it."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.cluster import build
+from tests.cluster.control_plane import ControlPlane, running_control_plane
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+@pytest.fixture(scope="session")
+def cluster_binaries(
+    pytestconfig: pytest.Config, leave_out: Callable[[str, str, str], NoReturn]
+) -> Path:
+    """Return the folder of the programs; in CI they are built here, which takes its time."""
+    try:
+        place = build.folder()
+        if IN_CI and not build.is_complete(place):
+            capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+            with capture.global_and_fixture_disabled():
+                print(file=sys.stderr)
+                build.build(build.to_stderr)
+    except build.BuildError as error:
+        leave_out("a real control plane", build.GET_IT, str(error))
+    if not build.is_complete(place):
+        reason = f"the programs of the test cluster are not built; get them with: {build.GET_IT}"
+        leave_out("a real control plane", build.GET_IT, reason)
+    return place
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    # The one that all tests share: its parts are left alone.
+    folder = tmp_path_factory.mktemp("control-plane")
+    with running_control_plane(cluster_binaries, folder) as plane:
+        yield plane
+        assert not plane.ended_by_themselves()
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    # The test's own; its pods are gone when the next test begins.
+    name = control_plane.add_namespace()
+    yield name
+    control_plane.remove_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def own_control_plane(
+    cluster_binaries: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ControlPlane]:
+    # This module's own, to kill and freeze parts of: clients that met an outage wait longer and
+    # longer, which would poison the timings of other tests.
+    folder = tmp_path_factory.mktemp("own-control-plane")
+    with running_control_plane(cluster_binaries, folder) as plane:
+        yield plane
+
+
+@pytest.fixture
+def own_namespace(own_control_plane: ControlPlane) -> Iterator[str]:
+    # As `namespace`, in the module's own control plane.
+    name = own_control_plane.add_namespace()
+    yield name
+    own_control_plane.remove_namespace(name)
