@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from planner.check.finding import Finding, error, ok, warning
+from planner.check.rules import Rule
 from planner.model import Pool, Role, Service
 from planner.spec.quantities import format_duration
 from profiles import DecodeSurface, PrefillSurface, ProfileError
@@ -72,6 +73,7 @@ def _ttft(service: Service, pool: Pool, longest: float) -> Finding:
             f"a prompt of {typical:.0f} tokens takes {_ms(short_s)} in an idle service, more than "
             f"the target of {target}",
             f"raise sla.ttft to {_ms(short_s * 1.5)} or more, or use faster replicas",
+            Rule.TTFT_REACHABLE,
         )
     if long_s > service.sla.ttft_s:
         reach = _reach_tokens(service, pool, typical, longest)
@@ -80,6 +82,7 @@ def _ttft(service: Service, pool: Pool, longest: float) -> Finding:
             f"a prompt of {longest:.0f} tokens takes {_ms(long_s)} in an idle service, more than "
             f"the target of {target}; up to {reach} tokens meet it",
             f"set sla.scope.maxInputTokens to {reach} or less, or raise sla.ttft",
+            Rule.TTFT_REACHABLE,
         )
     return ok(
         where,
@@ -104,6 +107,7 @@ def _prompt_range(service: Service, pool: Pool, longest: float) -> Iterator[Find
             f"{surface.isl_max_tokens:.0f}: longer ones are taken for {surface.isl_max_tokens:.0f}",
             f"measure longer prompts, or set sla.scope.maxInputTokens to "
             f"{surface.isl_max_tokens:.0f}",
+            Rule.PROMPT_RANGE,
         )
     if service.sla.max_input_tokens is None:
         yield warning(
@@ -111,6 +115,7 @@ def _prompt_range(service: Service, pool: Pool, longest: float) -> Iterator[Find
             "prompts of every length are promised the TTFT",
             f"set sla.scope.maxInputTokens, at most {surface.isl_max_tokens:.0f}, where the "
             "profile ends",
+            Rule.PROMPT_SCOPE,
         )
 
 
@@ -127,6 +132,7 @@ def _itl(service: Service, pool: Pool, longest: float) -> Finding:
             f"one sequence alone takes {_ms(alone_s)} a token at {typical:.0f} tokens, more than "
             f"the target of {format_duration(target_s)}",
             f"raise sla.itl to {_ms(alone_s * 1.2)} or more, or use faster replicas",
+            Rule.ITL_REACHABLE,
         )
     alone_s = float(surface.itl_s(1.0, longest))
     if alone_s > target_s:
@@ -135,6 +141,7 @@ def _itl(service: Service, pool: Pool, longest: float) -> Finding:
             f"at a context of {longest:.0f} tokens one sequence alone takes {_ms(alone_s)} a "
             f"token, more than the target of {format_duration(target_s)}",
             "set sla.scope.maxInputTokens lower, or raise sla.itl",
+            Rule.ITL_REACHABLE,
         )
     return ok(
         where,
@@ -152,6 +159,7 @@ def _context_range(pool: Pool, longest: float) -> Iterator[Finding]:
             f"the KV cache of a replica holds {surface.kv_capacity_tokens} tokens, less than a "
             f"prompt of {longest:.0f}",
             f"set sla.scope.maxInputTokens below {surface.kv_capacity_tokens}",
+            Rule.KV_CAPACITY,
         )
     elif longest > surface.context_max_tokens * 1.005:
         yield warning(
@@ -159,12 +167,14 @@ def _context_range(pool: Pool, longest: float) -> Iterator[Finding]:
             f"prompts of up to {longest:.0f} tokens are promised and decode was measured up to a "
             f"context of {surface.context_max_tokens:.0f}: longer ones are taken for that",
             "measure longer contexts, or set sla.scope.maxInputTokens lower",
+            Rule.CONTEXT_RANGE,
         )
     if surface.estimated:
         yield warning(
             where,
             "part of the decode surface is estimated, not measured",
             "measure three contexts or more",
+            Rule.ESTIMATED_SURFACE,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from planner.check.finding import Finding, error, ok, warning
 from planner.check.fit import fit_findings
+from planner.check.rules import Rule
 from planner.model import Pool, Role, ScalingRules, SelectPolicy, Service
 from planner.spec.contradictions import footprint
 from planner.spec.pools import PoolSpec
@@ -67,6 +68,7 @@ def _pool_differences(pool: PoolSpec, profile: Profile) -> Iterator[Finding]:
             f"the spec says {pool.gpus_per_replica}, which is used; the profile was made with "
             f"{made.gpus_per_replica}",
             "use a profile of the same replica size, or correct the spec",
+            Rule.PROFILE_DIFFERS,
         )
     if pool.startup_s and profile.startup_s and pool.startup_s != profile.startup_s:
         yield warning(
@@ -74,12 +76,14 @@ def _pool_differences(pool: PoolSpec, profile: Profile) -> Iterator[Finding]:
             f"the spec says {format_duration(pool.startup_s)}, which is used; the profile "
             f"measured {format_duration(profile.startup_s)}",
             "leave startup out to take the profile's",
+            Rule.PROFILE_DIFFERS,
         )
     if pool.gpu_type != "gpu" and made.gpu and pool.gpu_type.lower() not in made.gpu.lower():
         yield warning(
             f"{where}: gpuType",
             f"the spec says {pool.gpu_type}, the profile was made on {made.gpu}",
             "use a profile of that GPU",
+            Rule.PROFILE_DIFFERS,
         )
 
 
@@ -95,6 +99,7 @@ def _horizon(service: Service) -> Iterator[Finding]:
                 f"{words}, and the forecast ends {format_duration(ahead_s)} ahead "
                 f"({FORECAST_STEPS} intervals)",
                 f"raise interval to {least} or more, or start replicas faster",
+                Rule.FORECAST_HORIZON,
             )
         else:
             yield ok(where, f"{words}, within the {format_duration(ahead_s)} of the forecast")
@@ -118,6 +123,7 @@ def _buckets(service: Service) -> Iterator[Finding]:
             "requests within the target is known only between two bounds",
             f"start vLLM with --custom-histogram-buckets that hold {target_s:g}, or choose "
             f"{' or '.join(sides)}",
+            Rule.SLA_BOUNDS,
         )
 
 
@@ -127,6 +133,7 @@ def _fallback(service: Service) -> Iterator[Finding]:
             "fallback",
             "not set: when metrics are gone for long, replicas stay as they are",
             "set fallback.prefill and fallback.decode",
+            Rule.FALLBACK,
         )
     else:
         pools = ", ".join(f"{name} {count}" for name, count in service.fallback.replicas.items())
@@ -138,18 +145,22 @@ def _behavior(pool: Pool) -> Iterator[Finding]:
     where = f"pool {pool.name}: behavior"
     if pool.min_replicas == pool.max_replicas:
         what = f"minReplicas and maxReplicas are both {pool.min_replicas}: it never scales"
-        yield warning(where, what, "raise maxReplicas")
+        yield warning(where, what, "raise maxReplicas", Rule.FIXED_SIZE)
     up, down = pool.behavior.scale_up, pool.behavior.scale_down
     blocked = [way for way, rules in (("up", up), ("down", down)) if _is_blocked(rules)]
     if len(blocked) == 2:
         yield error(
-            where, "it can scale neither up nor down", "remove selectPolicy: Disabled from one"
+            where,
+            "it can scale neither up nor down",
+            "remove selectPolicy: Disabled from one",
+            Rule.BLOCKED_DIRECTION,
         )
     elif blocked:
         yield warning(
             where,
             f"it never scales {blocked[0]}",
             f"remove selectPolicy: Disabled from behavior.scale{blocked[0].title()}",
+            Rule.BLOCKED_DIRECTION,
         )
     else:
         yield ok(where, f"up {_rules(up)}; down {_rules(down)}")
@@ -178,14 +189,14 @@ def _gpus(service: Service) -> Iterator[Finding]:
     for gpu_type, limit in service.limits.gpus.items():
         where = f"limits.gpus.{gpu_type}"
         if gpu_type not in types:
-            yield warning(
-                where, "no pool has this gpuType", f"write one of {', '.join(sorted(types))}"
-            )
+            mend = f"write one of {', '.join(sorted(types))}"
+            yield warning(where, "no pool has this gpuType", mend, Rule.GPU_BUDGET)
         elif limit - used[gpu_type] < min(
             pool.gpus_per_replica for pool in service.pools if pool.gpu_type == gpu_type
         ):
             what = f"the floors need {used[gpu_type]} of {limit}: there is no room to scale up"
-            yield warning(where, what, "raise the limit or lower minReplicas")
+            mend = "raise the limit or lower minReplicas"
+            yield warning(where, what, mend, Rule.GPU_BUDGET)
 
 
 def _cost(service: Service) -> Iterator[Finding]:
@@ -199,6 +210,7 @@ def _cost(service: Service) -> Iterator[Finding]:
             "limits.costPerHour",
             f"no gpuHourPrice for {', '.join(missing)}: a GPU of theirs would count as 1",
             "give every pool a gpuHourPrice",
+            Rule.COST_BUDGET,
         )
     elif limit - cost < min(pool.price_per_replica for pool in service.pools):
         yield warning(
@@ -206,6 +218,7 @@ def _cost(service: Service) -> Iterator[Finding]:
             f"the floors cost {format_decimal(cost)} of {format_decimal(limit)}: there is no room "
             "to scale up",
             "raise the limit or lower minReplicas",
+            Rule.COST_BUDGET,
         )
 
 
@@ -221,6 +234,7 @@ def _ratio(service: Service) -> Iterator[Finding]:
             "limits.prefillDecodeRatio",
             f"minReplicas and maxReplicas allow ratios from {least:g} to {most:g} only",
             "change the bounds or the pools",
+            Rule.RATIO,
         )
     floors = prefill[0] / max(decode[0], 1)
     if (low is not None and floors < low) or (high is not None and floors > high):
@@ -228,6 +242,7 @@ def _ratio(service: Service) -> Iterator[Finding]:
             "limits.prefillDecodeRatio",
             f"the floors have a ratio of {floors:g}, outside the bounds",
             "choose floors within the bounds",
+            Rule.RATIO,
         )
 
 
@@ -244,6 +259,7 @@ def _transfer(service: Service) -> Iterator[Finding]:
                 "kv_bytes_per_token is not known: the time to move a prompt's KV cache counts as "
                 "latency only",
                 "add kv_bytes_per_token to the profile",
+                Rule.KV_BYTES,
             )
 
 
@@ -254,8 +270,12 @@ def _not_yet(loaded: LoadedService) -> Iterator[Finding]:
             "forecast.predictor",
             "Prophet is not installed",
             "pip install 'pd-planner[prophet]', or choose Kalman",
+            Rule.PREDICTOR_INSTALLED,
         )
     if "topology" in asked.model_fields_set:
         yield warning(
-            "topology", "not acted on by this version", "leave it out, or keep it for later"
+            "topology",
+            "not acted on by this version",
+            "leave it out, or keep it for later",
+            Rule.NOT_ACTED_ON,
         )
