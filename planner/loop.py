@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
+from planner.decision.contention import note_order
 from planner.decision.decide import Inputs, State, decide
 from planner.decision.forecast import forecaster
 from planner.decision.history import fleet_of
@@ -73,7 +75,17 @@ class Loop:
         self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
     ) -> TickRecord:
         """Decide on what was read at `now_s` [s, Unix], apply it, tell everybody."""
+        return self.act(self.decide(sample, fleet, now_s), now_s)
+
+    def decide(
+        self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
+    ) -> Decision:
+        """Decide on what was read at `now_s` [s, Unix]; nothing is written yet."""
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
+        return decision
+
+    def act(self, decision: Decision, now_s: float) -> TickRecord:
+        """Write what was decided, whole or cut to what other services leave; tell everybody."""
         applied, error = self._apply(decision, now_s)
         record = TickRecord(self.service.key, decision, applied, error, self.service.sla)
         for listener in self._telemetry:
@@ -89,4 +101,6 @@ class Loop:
         except ClusterError as error:
             log.warning("%s: patch refused: %s", self.service.key, error)
             return False, str(error)
+        ordered = note_order(self._state.contention, decision.patch.replicas)
+        self._state = replace(self._state, contention=ordered)
         return True, None

@@ -5,7 +5,7 @@ floors, GPU and cost budgets, the prefill-to-decode ratio. Every cap leaves a Re
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner.decision.behavior import Outcome, Recommendation, ScaleEvent, apply_behavior
@@ -42,6 +42,17 @@ def note_fleet(
             kept = (*kept, ScaleEvent(since_s, replicas - before))
         events[name] = kept
     return ConstrainMemory(memory.recommendations, events, dict(current), now_s)
+
+
+def start_over(memory: ConstrainMemory, pools: Iterable[str]) -> ConstrainMemory:
+    """Return the memory without the past of some pools, as after a start without history."""
+    gone = set(pools)
+    return ConstrainMemory(
+        {name: past for name, past in memory.recommendations.items() if name not in gone},
+        {name: past for name, past in memory.events.items() if name not in gone},
+        {name: replicas for name, replicas in memory.replicas.items() if name not in gone},
+        memory.at_s,
+    )
 
 
 def constrain(

@@ -5,15 +5,18 @@ a decision depends on is in `State` and `Inputs`, so that replaying the same inp
 state reaches the same decision: a restart replays history, a simulation replays a day.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from planner.decision.constrain import ConstrainMemory, constrain, note_fleet
+from planner.decision.constrain import ConstrainMemory, constrain, note_fleet, start_over
+from planner.decision.contention import ContentionMemory, note_targets
 from planner.decision.correct import CorrectMemory, correct
+from planner.decision.drain import patch
 from planner.decision.forecast import ForecastMemory, age, forecast, learn
 from planner.decision.lead import lead_times_s
 from planner.decision.observe import observe
 from planner.decision.size import size
+from planner.decision.stuck import StuckMemory, note_stuck
 from planner.errors import ClusterError, MetricsError
 from planner.model import (
     Decision,
@@ -25,7 +28,6 @@ from planner.model import (
     Observation,
     Patch,
     Plan,
-    Pool,
     PoolDecision,
     PoolPlan,
     Reason,
@@ -51,7 +53,24 @@ class State:
     correct: CorrectMemory = field(default_factory=CorrectMemory)
     forecast: ForecastMemory = field(default_factory=ForecastMemory)
     constrain: ConstrainMemory = field(default_factory=ConstrainMemory)
+    contention: ContentionMemory = field(default_factory=ContentionMemory)
+    stuck: StuckMemory = field(default_factory=StuckMemory)
     blind_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The fleet as one tick finds it: replicas by pool name, what fits, and what was noticed.
+
+    `stuck` caps pools whose last order found no nodes; `room` is that and what else fits.
+    """
+
+    fleet: Fleet
+    current: Mapping[str, int]
+    lead_s: Mapping[str, float]
+    room: Mapping[str, int]
+    stuck: Mapping[str, int]
+    notes: tuple[Reason, ...]
 
 
 def decide(service: Service, state: State, inputs: Inputs, now_s: float) -> tuple[State, Decision]:
@@ -69,26 +88,48 @@ def decide(service: Service, state: State, inputs: Inputs, now_s: float) -> tupl
         Time of the decision [s, Unix].
     """
     if isinstance(inputs.fleet, ClusterError):
-        reason = Reason("ClusterUnavailable", f"{inputs.fleet}; holding")
+        reason = Reason(inputs.fleet.code, f"{inputs.fleet}; holding")
         state = _blind(service, state, now_s)
         return state, Decision(now_s, {}, (reason,), Hold(reason, state.blind_since_s))
-    fleet = inputs.fleet
-    current = {p.name: fleet.pools[p.name].replicas // p.pods_per_replica for p in service.pools}
-    state = replace(state, constrain=note_fleet(state.constrain, current, now_s))
+    state, standing, contest = _stand(service, state, inputs.fleet, now_s)
     if isinstance(inputs.sample, MetricsError):
         seen: Observation | Hold = Hold(Reason("MetricsUnavailable", f"{inputs.sample}; holding"))
     else:
-        seen = observe(service, state.sample, inputs.sample, fleet, now_s)
+        seen = observe(service, state.sample, inputs.sample, inputs.fleet, now_s)
     if isinstance(seen, Hold):
         state = _blind(service, state, now_s)
         if seen.reason.code == "WarmingUp" and isinstance(inputs.sample, Sample):
             state = replace(state, sample=inputs.sample)
-        return state, _hold(service, state, seen.reason, fleet, current, now_s)
+        return state, _hold(service, state, seen.reason, standing, now_s)
     assert isinstance(inputs.sample, Sample)
     corrected, factors = correct(service, state.correct, seen)
     learnt = learn(service, state.forecast, seen)
-    state = State(inputs.sample, corrected, learnt, state.constrain)
-    return _decide(service, state, seen, factors, fleet, current, now_s)
+    state = replace(
+        state, sample=inputs.sample, correct=corrected, forecast=learnt, blind_since_s=None
+    )
+    state, decision = _decide(service, state, seen, factors, standing, now_s)
+    if contest is not None:
+        decision = replace(
+            decision, hold=contest, patch=None, reasons=(contest.reason, *decision.reasons)
+        )
+    return state, decision
+
+
+def _stand(
+    service: Service, state: State, fleet: Fleet, now_s: float
+) -> tuple[State, Standing, Hold | None]:
+    """Return how the fleet stands, what is remembered of it, and a hold if it is contended."""
+    current = {p.name: fleet.pools[p.name].replicas // p.pods_per_replica for p in service.pools}
+    contention, renewed, seen, contest = note_targets(service, state.contention, fleet, now_s)
+    stuck, caps, waiting = note_stuck(service, state.stuck, fleet, now_s)
+    constrained = note_fleet(start_over(state.constrain, renewed), current, now_s)
+    state = replace(state, contention=contention, stuck=stuck, constrain=constrained)
+    room = dict(fleet.room_replicas)
+    for name, cap in caps.items():
+        room[name] = min(cap, room.get(name, cap))
+    notes = (*seen, *waiting, *fleet.notes)
+    lead_s = lead_times_s(service, fleet.pools)
+    return state, Standing(fleet, current, lead_s, room, caps, notes), contest
 
 
 def _decide(
@@ -96,36 +137,56 @@ def _decide(
     state: State,
     seen: Observation,
     factors: Factors,
-    fleet: Fleet,
-    current: Mapping[str, int],
+    standing: Standing,
     now_s: float,
 ) -> tuple[State, Decision]:
     """Forecast, size and constrain after a good observation."""
-    lead_s = lead_times_s(service, fleet.pools)
-    load = forecast(service, state.forecast, lead_s, now_s)
+    current, room = standing.current, standing.room
+    load = forecast(service, state.forecast, standing.lead_s, now_s)
     if load is not None:
-        plan = size(service, load, factors, fleet.room_replicas)
+        transfer = standing.fleet.transfer or service.transfer
+        plan = size(replace(service, transfer=transfer), load, factors, room)
     else:
         plan = _first_plan(service, current, is_asked=seen.arrivals_rps > 0.0)
-    memory, desired, capped = constrain(
-        service, state.constrain, plan, current, fleet.room_replicas, now_s
-    )
-    pools = {
-        p.name: _pool_decision(p, fleet, current, lead_s, plan.pools[p.name].up, desired[p.name])
-        for p in service.pools
-    }
-    fallback = _fallback_reasons(load)
+    memory, desired, capped = constrain(service, state.constrain, plan, current, room, now_s)
+    # Pods that found no node serve nobody: no window and no policy keeps them.
+    desired = {name: min(wanted, standing.stuck.get(name, wanted))
+               for name, wanted in desired.items()}  # fmt: skip
+    written, leaving = _written(service, standing, desired, now_s)
+    because = (*_fallback_reasons(load), *plan.reasons, *capped)
+    recommended = {p.name: plan.pools[p.name].up for p in service.pools}
     decision = Decision(
         at_s=now_s,
-        pools=pools,
-        reasons=(*fallback, *plan.reasons, *capped),
+        pools=_pool_decisions(service, standing, recommended, desired),
+        reasons=(*_with_room(because, standing.fleet), *standing.notes, *leaving),
         observation=seen,
         factors=factors,
         load=load,
         plan=plan,
-        patch=_patch(service, desired, current),
+        patch=written,
     )
     return replace(state, constrain=memory), decision
+
+
+def _written(
+    service: Service, standing: Standing, desired: Mapping[str, int], now_s: float
+) -> tuple[Patch | None, tuple[Reason, ...]]:
+    """Return what is written now and who leaves: nothing and nobody unless acting."""
+    if service.mode is not Mode.ACT:
+        return None, ()
+    return patch(service, standing.fleet.pools, desired, now_s)
+
+
+def _with_room(reasons: Sequence[Reason], fleet: Fleet) -> tuple[Reason, ...]:
+    """Return the reasons; what does not fit says where and what bounds it."""
+    told: list[Reason] = []
+    for reason in reasons:
+        room = fleet.rooms.get(reason.pool or "")
+        if reason.code == "CapacityShortage" and room is not None and room.why:
+            told.append(replace(reason, message=f"{reason.message}; {room.why}"))
+        else:
+            told.append(reason)
+    return tuple(told)
 
 
 def _first_plan(service: Service, current: Mapping[str, int], *, is_asked: bool) -> Plan:
@@ -159,60 +220,49 @@ def _blind(service: Service, state: State, now_s: float) -> State:
 
 
 def _hold(
-    service: Service,
-    state: State,
-    reason: Reason,
-    fleet: Fleet,
-    current: Mapping[str, int],
-    now_s: float,
+    service: Service, state: State, reason: Reason, standing: Standing, now_s: float
 ) -> Decision:
-    """Return the decision to keep what runs; blind for long, to rise to the fallback."""
-    lead_s = lead_times_s(service, fleet.pools)
+    """Return the decision to keep what runs; blind for long, to rise to the fallback.
+
+    Pods that were to leave stay, and their marks are taken off.
+    """
+    current = standing.current
     desired, reasons = dict(current), [reason]
     fallback = service.fallback
     blind_s = 0.0 if state.blind_since_s is None else now_s - state.blind_since_s
     if fallback is not None and blind_s >= fallback.after_s:
         for pool in service.pools:
             wanted = min(fallback.replicas.get(pool.name, 0), pool.max_replicas)
-            fits = fleet.room_replicas.get(pool.name, wanted)
+            fits = standing.room.get(pool.name, wanted)
             desired[pool.name] = max(current[pool.name], min(wanted, fits))
         message = f"no usable metrics for {blind_s:.0f} s: rising to the fallback, never lowering"
         reasons.append(Reason("Fallback", message, values={"blind_s": blind_s}))
-    pools = {
-        p.name: _pool_decision(p, fleet, current, lead_s, current[p.name], desired[p.name])
-        for p in service.pools
-    }
+    written, _ = _written(service, standing, desired, now_s)
     return Decision(
         at_s=now_s,
-        pools=pools,
-        reasons=tuple(reasons),
+        pools=_pool_decisions(service, standing, current, desired),
+        reasons=(*reasons, *standing.notes),
         hold=Hold(reason, state.blind_since_s),
-        patch=_patch(service, desired, current),
+        patch=written,
     )
 
 
-def _pool_decision(
-    pool: Pool,
-    fleet: Fleet,
-    current: Mapping[str, int],
-    lead_s: Mapping[str, float],
-    recommended: int,
-    desired: int,
-) -> PoolDecision:
-    """Return one pool's part of the decision."""
-    ready = fleet.pools[pool.name].ready(pool.pods_per_replica)
-    return PoolDecision(recommended, desired, current[pool.name], ready, lead_s[pool.name])
-
-
-def _patch(
-    service: Service, desired: Mapping[str, int], current: Mapping[str, int]
-) -> Patch | None:
-    """Return what to write, in the targets' own count of pods; None unless acting on a change."""
-    if service.mode is not Mode.ACT:
-        return None
-    changes = {
-        p.name: desired[p.name] * p.pods_per_replica
-        for p in service.pools
-        if desired[p.name] != current[p.name]
-    }
-    return Patch(changes) if changes else None
+def _pool_decisions(
+    service: Service,
+    standing: Standing,
+    recommended: Mapping[str, int],
+    desired: Mapping[str, int],
+) -> dict[str, PoolDecision]:
+    """Return each pool's part of the decision."""
+    decisions: dict[str, PoolDecision] = {}
+    for pool in service.pools:
+        name, room = pool.name, standing.fleet.rooms.get(pool.name)
+        decisions[name] = PoolDecision(
+            recommended[name],
+            desired[name],
+            standing.current[name],
+            standing.fleet.pools[name].ready(pool.pods_per_replica),
+            standing.lead_s[name],
+            None if room is None else room.domain,
+        )
+    return decisions

@@ -12,8 +12,11 @@ SHORTEST_START_S = 1.0
 
 
 def lead_times_s(service: Service, fleet_pools: Mapping[str, PoolFleet]) -> Mapping[str, float]:
-    """Return order-to-ready time by pool name [s]."""
-    return {pool.name: lead_time_s(pool, fleet_pools[pool.name]) for pool in service.pools}
+    """Return order-to-ready time by pool name [s]; elastic capacity adds the start of a node."""
+    topology = service.topology
+    node_s = topology.node_startup_s if topology.is_elastic else 0.0
+    return {pool.name: lead_time_s(pool, fleet_pools[pool.name]) + node_s
+            for pool in service.pools}  # fmt: skip
 
 
 def lead_time_s(pool: Pool, fleet: PoolFleet) -> float:
