@@ -12,10 +12,10 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps lint check bench docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster cluster-down lint check bench docs golden lock wheel image clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install the locked packages into it (PYTHON=python3.12 picks another Python)
 
@@ -49,6 +49,18 @@ test-deps: ## as root on Debian or Ubuntu: install what the integration tests st
 	apt-get install -qq -y --no-install-recommends $$missing </dev/null; \
 	case "$$missing" in *prometheus*) service prometheus stop >/dev/null 2>&1 || true;; esac
 
+cluster-build: install ## build the programs of the test cluster (once, about 12 minutes on 2 cores; needs Go)
+	@$(PY) -m tests.cluster.build
+
+cluster: install ## start a real control plane on this machine: Kubernetes and Volcano, simulated nodes
+	@$(PY) -m tests.cluster up
+
+cluster-down: install ## end what `make cluster` started
+	@$(PY) -m tests.cluster down
+
+e2e: install ## run the tests on a real control plane, and these alone
+	$(PY) -m pytest tests/e2e --junitxml=out/e2e.xml
+
 lint: install ## ruff, formatting, types and layering
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -79,6 +91,7 @@ wheel: install ## build the wheel into dist/
 image: ## build the container image (EXTRAS=simulation adds the simulator)
 	$(DOCKER) build --build-arg EXTRAS="$(EXTRAS)" --tag pd-planner .
 
-clean: ## remove what the other targets made, except .venv
+clean: ## remove what the other targets made, except .venv and the programs of the test cluster
+	@if [ -e out/cluster/lock ] && [ -x $(PY) ]; then $(PY) -m tests.cluster down; fi
 	rm -rf build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find planner predictors profiles tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

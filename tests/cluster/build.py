@@ -27,6 +27,10 @@ FOLDER_VARIABLE = "PD_PLANNER_CLUSTER_BIN"
 GET_IT = "make cluster-build"
 WHY = "the tests run a real Kubernetes API server and a real Volcano, built from pinned sources"
 MANIFESTS = "volcano.json"
+FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
+LINKED = "-s -w"
+# Kubernetes takes its version from its linker; without one kubectl refuses to compare.
+VERSION = "-X k8s.io/component-base/version.gitVersion="
 STILL_THERE_S = 30.0  # a compiler says nothing for minutes
 
 
@@ -90,7 +94,8 @@ def folder() -> Path:
     """Return where the programs are or will be: $PD_PLANNER_CLUSTER_BIN, else the cache."""
     if chosen := os.environ.get(FOLDER_VARIABLE):
         return Path(chosen)
-    digest = hashlib.sha256(go_release().encode())
+    recipe = [FLAGS, LINKED, VERSION, [(program.name, program.package) for program in PROGRAMS]]
+    digest = hashlib.sha256(f"{go_release()} {recipe}".encode())
     for path in pins():
         digest.update(path.read_bytes())
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -150,12 +155,21 @@ def _build_all(wanted: list[Program], place: Path, say: Say) -> None:
 def _build_one(program: Program, place: Path, say: Say) -> None:
     # Built beside its place and renamed: whoever finds a program finds a whole one.
     unfinished = place / f".{program.name}.{os.getpid()}"
-    flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w"]
+    linked = f"-ldflags={_link_flags(program)}"
     try:
-        _go(program, ["build", *flags, "-o", str(unfinished), program.package], say)
+        _go(program, ["build", *FLAGS, linked, "-o", str(unfinished), program.package], say)
         unfinished.rename(place / program.name)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _link_flags(program: Program) -> str:
+    if not program.package.startswith("k8s.io/kubernetes/"):
+        return LINKED
+    pinned = (MODULES / program.module / "go.mod").read_text(encoding="utf-8")
+    release = re.search(r"k8s\.io/kubernetes (v[\d.]+)", pinned)
+    assert release is not None, f"{program.module}/go.mod names no release of Kubernetes"
+    return f"{LINKED} {VERSION}{release[1]}"
 
 
 def _go(program: Program, arguments: list[str], say: Say) -> str:

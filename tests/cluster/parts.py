@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,15 +82,15 @@ class Part:
     serves: Callable[[], bool]
 
 
-def free_ports() -> dict[str, int]:
+def free_ports(names: Sequence[str] = PORT_NAMES) -> dict[str, int]:
     """Choose a free port for each name; restarts use the same again."""
     chosen: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
-        if len(chosen) == len(PORT_NAMES):
+        if len(chosen) == len(names):
             break
         if _is_free(port):
             chosen.append(port)
-    return dict(zip(PORT_NAMES, chosen, strict=True))
+    return dict(zip(names, chosen, strict=True))
 
 
 def _is_free(port: int) -> bool:
