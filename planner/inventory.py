@@ -153,6 +153,14 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What is known of the network beforehand: its paths, and the node label of its type."""
+
+    links: tuple[Link, ...] = ()
+    type_label: str = "topology.kubernetes.io/switch-type"
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The cluster at `at_s` [s, Unix].
 

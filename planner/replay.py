@@ -66,7 +66,9 @@ class Replay:
         start: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
-        self.service = replace(loaded.service, mode=Mode.ACT)
+        # A simulated replica drains by itself once it is released: it needs no mark before.
+        pools = tuple(replace(pool, drain_s=0.0) for pool in loaded.service.pools)
+        self.service = replace(loaded.service, mode=Mode.ACT, pools=pools)
         self.trace = trace
         self.start = dict(start) if start is not None else first_plan(self.service, trace)
         self.plant = Plant(plant_config(loaded, self.start, seed), trace)

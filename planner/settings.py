@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from planner.errors import InputError
+from planner.inventory import Link, Network
 from planner.model import Transfer
 from planner.spec.quantities import Quantity, duration, parse_bandwidth_bytes_per_s
 
@@ -116,11 +126,10 @@ class KubernetesSettings(BaseSettings):
     model_config = _CONFIG
 
     kubeconfig: ExistingFile | None = None
-    """For `run`, which is not there yet. Kubeconfig file; default: the
-    service account of the pod, else what kubectl uses."""
+    """Kubeconfig file; default: the service account of the pod, else what kubectl uses."""
 
     context: str | None = None
-    """For `run`, which is not there yet. Context of the kubeconfig; default: its current one."""
+    """Context of the kubeconfig; default: its current one."""
 
 
 class HttpSettings(BaseSettings):
@@ -129,8 +138,8 @@ class HttpSettings(BaseSettings):
     model_config = _CONFIG
 
     listen: Annotated[str, AfterValidator(_listen_address)] | None = None
-    """For `run`, which is not there yet. Address of the page, `/metrics` and health, `HOST:PORT` or
-    `:PORT`; default: not served."""
+    """Address of the page, `/metrics` and health of `run`, `HOST:PORT`, or `:PORT` for every
+    interface; default: not served."""
 
 
 class LogSettings(BaseSettings):
@@ -153,6 +162,29 @@ class LogSettings(BaseSettings):
     """How messages are written."""
 
 
+class LinkSettings(BaseModel):
+    """What one kind of network path gives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
+
+    tier: Annotated[int, Field(ge=0, le=100)]
+    network_type: Annotated[str | None, Field(alias="networkType")] = None
+    bandwidth_bytes_per_s: Annotated[Bandwidth, Field(alias="bandwidth")]
+    latency_s: Annotated[Annotated[float, duration("0s", "1s")], Field(alias="latency")] = 0.0
+
+
+def _link_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return TypeAdapter(list[Any]).validate_python(yaml.safe_load(value))
+    except (yaml.YAMLError, ValidationError):
+        raise ValueError(
+            f"{value!r} is no list of links: write "
+            "[{tier: 2, networkType: ib, bandwidth: 200G, latency: 5us}]"
+        ) from None
+
+
 class NetworkSettings(BaseSettings):
     """Facts of the cluster's network, for the time that a prompt's KV cache travels."""
 
@@ -169,10 +201,40 @@ class NetworkSettings(BaseSettings):
     ] = 0.005
     """Latency of a transfer, set-up included."""
 
+    links: Annotated[
+        tuple[LinkSettings, ...],
+        NoDecode,
+        BeforeValidator(_link_list),
+        Field(validation_alias=f"{PREFIX}NETWORK__LINKS"),
+    ] = ()
+    """Paths that differ from `bandwidth` and `latency`, a YAML list such as
+    `[{tier: 2, networkType: ib, bandwidth: 200G, latency: 5us}]`: `tier` is that of the lowest
+    HyperNode which holds both ends; without `networkType` the row is for ends of two types."""
+
+    type_label: Annotated[str, Field(validation_alias=f"{PREFIX}NETWORK__TYPE_LABEL")] = (
+        "topology.kubernetes.io/switch-type"
+    )
+    """Label of a node that names the type of its network."""
+
+    node_startup_s: Annotated[
+        Annotated[float, duration("0s", "2h")],
+        Field(validation_alias=f"{PREFIX}NETWORK__NODE_STARTUP"),
+    ] = 300.0
+    """How long a cluster autoscaler takes to add a node, for `capacity: Elastic`."""
+
     @property
     def transfer(self) -> Transfer:
-        """The network as the loop knows it."""
+        """The path where no link is given, as the loop knows it."""
         return Transfer(self.bandwidth_bytes_per_s, self.latency_s)
+
+    @property
+    def network(self) -> Network:
+        """The network as the topology knows it."""
+        rows = (
+            Link(row.tier, row.network_type, row.bandwidth_bytes_per_s, row.latency_s)
+            for row in self.links
+        )
+        return Network(tuple(rows), self.type_label)
 
 
 class Settings(BaseModel):
@@ -259,4 +321,6 @@ def _fault(group: str, detail: ErrorDetails) -> str:
     if detail["type"] == "literal_error":
         return f"{names}: {detail['input']!r} is unknown; legal: {detail['ctx']['expected']}"
     text = str(detail.get("ctx", {}).get("error", "")) or detail["msg"]
-    return f"{names}: {text}"
+    # Within a list: the place of the entry and its key.
+    within = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in detail["loc"][1:])
+    return f"{names}: {within}: {text}" if within else f"{names}: {text}"

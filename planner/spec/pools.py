@@ -131,6 +131,10 @@ class PoolSpec(BaseModel):
     """First guess of the time from a pod's creation to Ready, measured afterwards; default: what
     the profile says, else 60s."""
 
+    drain_s: Annotated[float, duration("0s", "1h"), Field(alias="drain")] = 30.0
+    """How long before its removal a pod is marked as leaving, so that routers send it nothing new
+    and what it has can end; `0s` removes without a mark."""
+
     behavior: BehaviorSpec = BehaviorSpec()
     """Overrides the service's behaviour field by field."""
 

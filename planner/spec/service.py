@@ -1,11 +1,11 @@
 """From a PDAutoscaler to the loop's Service: profiles loaded, defaults filled in. Reads files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from planner.errors import ProfileError, SpecError
+from planner.errors import ProfileError, SpecError, TargetError
 from planner.model import (
     Behavior,
     Fallback,
@@ -16,6 +16,7 @@ from planner.model import (
     ServiceKey,
     Sla,
     Target,
+    Topology,
     Transfer,
 )
 from planner.spec.contradictions import Floor, footprint_faults
@@ -23,12 +24,19 @@ from planner.spec.files import load_documents
 from planner.spec.pools import PoolSpec
 from planner.spec.resource import FallbackSpec, LimitsSpec, PDAutoscaler, SlaSpec
 from profiles import Profile, decode_surface, prefill_surface, read_profile
+from profiles.configmap import from_configmap_data
 
 STARTUP_S: Final = 60.0
 """Where neither spec nor profile says how long a replica takes to start [s]."""
 
 
+NODE_STARTUP_S: Final = 300.0
+"""How long a cluster autoscaler takes to add a node where no setting says so [s]."""
+
 DEFAULT_TRANSFER: Final = Transfer()
+
+ConfigMaps = Callable[[str, str], Mapping[str, str]]
+"""Namespace and name of a ConfigMap → its data; raises ClusterError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +50,24 @@ class LoadedService:
 
 
 def load_services(
-    paths: Sequence[Path], transfer: Transfer = DEFAULT_TRANSFER
+    paths: Sequence[Path],
+    transfer: Transfer = DEFAULT_TRANSFER,
+    node_startup_s: float = NODE_STARTUP_S,
+    config_maps: ConfigMaps | None = None,
 ) -> list[LoadedService]:
     """Return the services of all PDAutoscaler files.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    transfer
+        How KV caches move where the topology does not tell.
+    node_startup_s
+        How long a cluster autoscaler takes to add a node [s].
+    config_maps
+        Reads the profiles that are in a cluster; None: there is none. Its ClusterError passes,
+        but for a ConfigMap that does not exist.
 
     Raises
     ------
@@ -55,8 +78,8 @@ def load_services(
     faults: list[str] = []
     for document in load_documents(paths):
         try:
-            profiles = load_profiles(document.spec, document.folder)
-            service = build_service(document.spec, profiles, transfer)
+            profiles = load_profiles(document.spec, document.folder, config_maps)
+            service = build_service(document.spec, profiles, transfer, node_startup_s)
         except SpecError as error:
             faults.extend(f"{document.source}: {line}" for line in str(error).splitlines())
         else:
@@ -73,7 +96,9 @@ def to_service(
     return build_service(spec, load_profiles(spec, base_dir), transfer)
 
 
-def load_profiles(spec: PDAutoscaler, base_dir: Path) -> dict[str, Profile]:
+def load_profiles(
+    spec: PDAutoscaler, base_dir: Path, config_maps: ConfigMaps | None = None
+) -> dict[str, Profile]:
     """Return the profiles by pool name.
 
     Raises
@@ -85,23 +110,45 @@ def load_profiles(spec: PDAutoscaler, base_dir: Path) -> dict[str, Profile]:
     faults: list[str] = []
     for index, pool in enumerate(spec.spec.pools):
         where = f"spec.pools[{index}].profile"
-        if pool.profile.file is None:
-            faults.append(
-                f"{where}.configMap: {pool.profile.config_map!r} is in a cluster and this command "
-                "reads files only: write file: and the path of the profile"
-            )
-            continue
         try:
-            found[pool.name] = read_profile(base_dir / pool.profile.file)
-        except ProfileError as error:
-            faults.extend(f"{where}.file: {line}" for line in str(error).splitlines())
+            if pool.profile.file is not None:
+                where += ".file"
+                found[pool.name] = read_profile(base_dir / pool.profile.file)
+            else:
+                where += ".configMap"
+                found[pool.name] = _profile_in_cluster(spec, pool, config_maps)
+        except (ProfileError, TargetError, SpecError) as error:
+            faults.extend(f"{where}: {line}" for line in str(error).splitlines())
     if faults:
         raise SpecError("\n".join(faults))
     return found
 
 
+def _profile_in_cluster(
+    spec: PDAutoscaler, pool: PoolSpec, config_maps: ConfigMaps | None
+) -> Profile:
+    """Return the profile in a ConfigMap beside the PDAutoscaler.
+
+    Raises
+    ------
+    SpecError
+        If there is no cluster to read it from.
+    """
+    name, namespace = pool.profile.config_map, spec.metadata.namespace
+    assert name is not None
+    if config_maps is None:
+        raise SpecError(
+            f"{name!r} is in a cluster and this command reads files only: write file: and the "
+            "path of the profile"
+        )
+    return from_configmap_data(config_maps(namespace, name), f"ConfigMap {namespace}/{name}")
+
+
 def build_service(
-    spec: PDAutoscaler, profiles: Mapping[str, Profile], transfer: Transfer
+    spec: PDAutoscaler,
+    profiles: Mapping[str, Profile],
+    transfer: Transfer,
+    node_startup_s: float = NODE_STARTUP_S,
 ) -> Service:
     """Return the service from its spec and the profiles by pool name.
 
@@ -131,6 +178,11 @@ def build_service(
         up_quantile=asked.forecast.quantile,
         keep_quantile=asked.forecast.keep_quantile,
         transfer=transfer,
+        topology=Topology(
+            highest_tier=asked.topology.highest_tier_allowed,
+            is_elastic=asked.topology.capacity == "Elastic",
+            node_startup_s=node_startup_s,
+        ),
     )
 
 
@@ -155,6 +207,7 @@ def _pool(pool: PoolSpec, where: str, profile: Profile, defaults: Behavior) -> P
         gpu_type=pool.gpu_type,
         gpu_hour_price=pool.gpu_hour_price,
         startup_s=pool.startup_s or profile.startup_s or STARTUP_S,
+        drain_s=pool.drain_s,
         kv_bytes_per_token=profile.kv_bytes_per_token,
         behavior=pool.behavior.over(defaults),
         selector=dict(pool.metrics.selector),

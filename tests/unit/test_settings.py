@@ -55,6 +55,36 @@ def test_network_facts_come_from_their_group(monkeypatch: pytest.MonkeyPatch):
     assert transfer.latency_s == pytest.approx(5e-6)
 
 
+def test_links_are_a_yaml_list(monkeypatch: pytest.MonkeyPatch):
+    rows = (
+        "[{tier: 2, networkType: ib, bandwidth: 200G, latency: 5us}, {tier: 3, bandwidth: 100G}]"
+    )
+    monkeypatch.setenv("PD_PLANNER_NETWORK__LINKS", rows)
+    within, between = load_settings().network.network.links
+    assert (within.tier, within.network_type) == (2, "ib")
+    assert within.bandwidth_bytes_per_s == 25e9
+    assert within.latency_s == pytest.approx(5e-6)
+    assert (between.tier, between.network_type, between.latency_s) == (3, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("ib 200G", "is no list of links", id="no list"),
+        pytest.param("[{tier: 2, bandwidth: 200}]", "bandwidth", id="bandwidth out of range"),
+        pytest.param("[{bandwidth: 200G}]", "tier", id="without a tier"),
+        pytest.param("[{tier: 1, bandwidth: 200G, speed: 1}]", "speed", id="unknown key"),
+    ],
+)
+def test_a_bad_link_is_one_line(monkeypatch: pytest.MonkeyPatch, text: str, said: str):
+    monkeypatch.setenv("PD_PLANNER_NETWORK__LINKS", text)
+    with pytest.raises(InputError) as caught:
+        load_settings()
+    assert str(caught.value).startswith("PD_PLANNER_NETWORK__LINKS: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_variables_that_kubernetes_adds_are_passed_over(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PD_PLANNER_PORT", "tcp://10.0.0.1:8080")
     monkeypatch.setenv("PD_PLANNER_SERVICE_HOST", "10.0.0.1")

@@ -145,7 +145,7 @@ BAD = {
     "unknown key": (
         pools(decode={"maxReplica": 8}),
         (
-            "spec.pools[1].maxReplica: is no key here; legal: behavior, gpuHourPrice, gpuType, "
+            "spec.pools[1].maxReplica: is no key here; legal: behavior, drain, gpuHourPrice, gpuType, "
             "gpusPerReplica, maxReplicas, metrics, minReplicas, name, podsPerReplica, "
             "profile, role, "
             "scaleTargetRef, startup; did you mean maxReplicas?"
