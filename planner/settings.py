@@ -323,4 +323,4 @@ def _fault(group: str, detail: ErrorDetails) -> str:
     text = str(detail.get("ctx", {}).get("error", "")) or detail["msg"]
     # Within a list: the place of the entry and its key.
     within = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in detail["loc"][1:])
-    return f"{names}: {within}: {text}" if within else f"{names}: {text}"
+    return f"{names}: {within}: {text}" if len(detail["loc"]) > 2 else f"{names}: {text}"
