@@ -124,7 +124,8 @@ def build(say: Say) -> Path:
             say(f"building {len(wanted)} programs into {place}: {WHY}")
             say("this happens once: about 12 minutes on 2 cores, less where Go has compiled before")
         _build_all(wanted, place, say)
-        _write_atomically(place / MANIFESTS, json.dumps(_volcano_manifests()))
+        if not (place / MANIFESTS).is_file():
+            _write_atomically(place / MANIFESTS, json.dumps(_volcano_manifests()))
     return place
 
 
@@ -190,12 +191,12 @@ def _go(program: Program, arguments: list[str], say: Say) -> str:
             except subprocess.TimeoutExpired:
                 say(f"    still building {program.name}, {duration(took_s())} so far")
     if process.returncode != 0:
-        raise BuildError(_what_went_wrong(program.name, err))
+        raise BuildError(_what_went_wrong(program.name, err + out))
     return out
 
 
-def _what_went_wrong(name: str, stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()] or ["go said nothing"]
+def _what_went_wrong(name: str, said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["go said nothing"]
     refused = r"dial tcp|lookup |Forbidden|Not Found|Bad Gateway|proxyconnect|i/o timeout|TLS"
     if line := next((line for line in lines if re.search(refused, line)), None):
         mend = "check the network and what `go env GOPROXY` names"
