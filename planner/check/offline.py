@@ -1,12 +1,12 @@
 """`check`: what to know before trusting a spec. The offline part: files only. Pure."""
 
-import bisect
 import math
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from itertools import chain
 from typing import Final
 
+from planner.check.bounds import VLLM_BOUNDS_S, bound_finding
 from planner.check.finding import Finding, error, ok, warning
 from planner.check.fit import fit_findings
 from planner.check.rules import Rule
@@ -19,18 +19,6 @@ from profiles import Profile
 
 FORECAST_STEPS: Final = 16
 """Intervals ahead that a forecast is asked for at most."""
-
-VLLM_BOUNDS_S: Final = {
-    "ttft": (
-        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
-        *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-    ),
-    "itl": (
-        *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
-        *(10.0, 20.0, 40.0, 80.0),
-    ),
-}
-"""Default histogram bounds of vLLM 0.33 [s]: time_to_first_token and inter_token_latency."""
 
 
 def check_offline(loaded: LoadedService) -> list[Finding]:
@@ -46,7 +34,7 @@ def check_offline(loaded: LoadedService) -> list[Finding]:
         *chain.from_iterable(_behavior(pool) for pool in service.pools),
         *_limits(service),
         *_transfer(service),
-        *_not_yet(loaded),
+        *_missing_parts(loaded),
     ]
 
 
@@ -106,25 +94,9 @@ def _horizon(service: Service) -> Iterator[Finding]:
 
 
 def _buckets(service: Service) -> Iterator[Finding]:
-    if service.source != "vllm":
-        return
-    for key, target_s in (("ttft", service.sla.ttft_s), ("itl", service.sla.itl_s)):
-        bounds = VLLM_BOUNDS_S[key]
-        where = f"sla.{key}"
-        shown = format_duration(target_s)
-        if target_s in bounds:
-            yield ok(where, f"{shown} is a bound of vLLM's histogram: attainment is measured")
-            continue
-        at = bisect.bisect(bounds, target_s)
-        sides = [format_duration(bound) for bound in bounds[max(at - 1, 0) : at + 1]]
-        yield warning(
-            where,
-            f"{shown} is no bound of vLLM's histogram (next: {', '.join(sides)}): the share of "
-            "requests within the target is known only between two bounds",
-            f"start vLLM with --custom-histogram-buckets that hold {target_s:g}, or choose "
-            f"{' or '.join(sides)}",
-            Rule.SLA_BOUNDS,
-        )
+    if service.source == "vllm":
+        for key, target_s in (("ttft", service.sla.ttft_s), ("itl", service.sla.itl_s)):
+            yield bound_finding(key, target_s, VLLM_BOUNDS_S[key], "vLLM's")
 
 
 def _fallback(service: Service) -> Iterator[Finding]:
@@ -263,7 +235,7 @@ def _transfer(service: Service) -> Iterator[Finding]:
             )
 
 
-def _not_yet(loaded: LoadedService) -> Iterator[Finding]:
+def _missing_parts(loaded: LoadedService) -> Iterator[Finding]:
     asked = loaded.spec.spec
     if asked.forecast.predictor == "Prophet" and find_spec("prophet") is None:
         yield error(
@@ -271,11 +243,4 @@ def _not_yet(loaded: LoadedService) -> Iterator[Finding]:
             "Prophet is not installed",
             "pip install 'pd-planner[prophet]', or choose Kalman",
             Rule.PREDICTOR_INSTALLED,
-        )
-    if "topology" in asked.model_fields_set:
-        yield warning(
-            "topology",
-            "not acted on by this version",
-            "leave it out, or keep it for later",
-            Rule.NOT_ACTED_ON,
         )

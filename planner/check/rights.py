@@ -152,7 +152,7 @@ def _target_needs(service: Service) -> Iterator[Need]:
 
 def _resource(target: Target) -> tuple[str, str]:
     row = kind_of(target)
-    return row.group, f"{row.kind.lower()}s"  # so is every plural of the table
+    return row.group, row.plural
 
 
 def _missing(need: Need, namespace: str | None, verbs: list[str]) -> Finding:

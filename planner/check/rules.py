@@ -25,7 +25,6 @@ class Rule(StrEnum):
     RATIO = "ratio"
     KV_BYTES = "kv-bytes"
     PREDICTOR_INSTALLED = "predictor-installed"
-    NOT_ACTED_ON = "not-acted-on"
     SHARED_TARGET = "shared-target"
 
     # any scale target

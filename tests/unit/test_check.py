@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from planner.check.bounds import VLLM_BOUNDS_S
 from planner.check.finding import Finding, Level
 from planner.check.fit import ttft_alone_s
-from planner.check.offline import VLLM_BOUNDS_S, check_offline
+from planner.check.offline import check_offline
 from planner.model import Transfer
 from planner.spec.files import parse_spec
 from planner.spec.service import LoadedService, build_service
@@ -265,13 +266,6 @@ NOT_OK = {
         "limits.prefillDecodeRatio",
         "the floors have a ratio of 1",
         "choose floors",
-    ),
-    "topology": (
-        loaded(topology={"highestTierAllowed": 2}),
-        Level.WARNING,
-        "topology",
-        "not acted on",
-        "leave it out",
     ),
 }
 
