@@ -1,7 +1,6 @@
 """The control plane of the tests: one a session, one more for the tests that break parts of it."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -19,19 +18,21 @@ def cluster_binaries(
     pytestconfig: pytest.Config, leave_out: Callable[[str, str, str], NoReturn]
 ) -> Path:
     """Return the folder of the programs; in CI they are built here, which takes its time."""
+    reason = f"the programs of the test cluster are not built; get them with: {build.GET_IT}"
     try:
-        place = build.folder()
-        if IN_CI and not build.is_complete(place):
-            capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-            with capture.global_and_fixture_disabled():
-                print(file=sys.stderr)
-                build.build(build.to_stderr)
+        if IN_CI:
+            return _build_in_sight(pytestconfig)
+        if build.is_complete(place := build.folder()):
+            return place
     except build.BuildError as error:
-        leave_out("a real control plane", build.GET_IT, str(error))
-    if not build.is_complete(place):
-        reason = f"the programs of the test cluster are not built; get them with: {build.GET_IT}"
-        leave_out("a real control plane", build.GET_IT, reason)
-    return place
+        reason = str(error)
+    return leave_out("a real control plane", build.GET_IT, reason)
+
+
+def _build_in_sight(config: pytest.Config) -> Path:
+    # Not captured: minutes without a word look like a hang.
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        return build.build(build.to_stderr)
 
 
 @pytest.fixture(scope="session")
