@@ -94,7 +94,9 @@ def plugin_finding(config: str | None, place: str) -> Finding:
     plugins = _plugins(config)
     if plugins is None:
         mend = "mend its YAML: the scheduler goes on with what it had read before"
-        return error("scheduler", f"{place} is no valid YAML", mend, Rule.TOPOLOGY_PLUGIN)
+        return error(
+            "scheduler", f"{place} holds no YAML with tiers of plugins", mend, Rule.TOPOLOGY_PLUGIN
+        )
     if PLUGIN not in plugins:
         return error(
             "scheduler",
