@@ -40,6 +40,12 @@ def _of_role(service: Service, sample: Sample, role: Role) -> list[PodSample]:
     return [pod for pool in service.pools_of(role) for pod in sample.pools.get(pool.name, ())]
 
 
+def mean_prompt_tokens(service: Service, sample: Sample) -> float | None:
+    """Return the mean length of the prompts seen so far [tokens], None without any."""
+    prompts = _total(_of_role(service, sample, Role.PREFILL), Signal.PROMPT_TOKENS)
+    return None if prompts is None else prompts.mean
+
+
 def _bounds(service: Service, sample: Sample) -> Iterator[Finding]:
     places = ((Role.PREFILL, Signal.TTFT, "ttft", service.sla.ttft_s),
               (Role.DECODE, Signal.ITL, "itl", service.sla.itl_s))  # fmt: skip
