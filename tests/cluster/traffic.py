@@ -29,9 +29,7 @@ from planner.simulation.trace_files import open_trace
 from planner.simulation.traces import Trace, clip, scale_trace
 from planner.spec.files import load_documents
 from planner.spec.quantities import parse_duration_s
-from planner.spec.service import LoadedService, build_service
-from profiles.configmap import from_configmap_data
-from profiles.schema import read_profile
+from planner.spec.service import LoadedService, build_service, load_profiles
 from tests.cluster.simulated_servers import SeenPod, SimulatedServers, quickened, ramp
 
 LOOK_EVERY_S = 0.5
@@ -70,16 +68,8 @@ def load(api: Api, path: Path, namespace: str | None) -> LoadedService:
     if namespace is not None:
         meta = spec.metadata.model_copy(update={"namespace": namespace})
         spec = spec.model_copy(update={"metadata": meta})
-    found = {}
-    for pool in spec.spec.pools:
-        if pool.profile.config_map is not None:
-            name = pool.profile.config_map
-            found[pool.name] = from_configmap_data(
-                api.config_map(spec.metadata.namespace, name), f"ConfigMap {name}"
-            )
-        else:
-            found[pool.name] = read_profile(document.folder / str(pool.profile.file))
-    return LoadedService(spec, build_service(spec, found, Transfer()), found, document.source)
+    profiles = load_profiles(spec, document.folder, api.config_map)
+    return LoadedService(spec, build_service(spec, profiles, Transfer()), profiles, document.source)
 
 
 def seen_pods(pods: Sequence[Mapping[str, Any]], pools: Sequence[Pool]) -> Iterator[SeenPod]:

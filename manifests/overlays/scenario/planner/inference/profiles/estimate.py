@@ -1,6 +1,6 @@
 """Write the scenario's two profiles, estimated from one that was measured on an H200.
 
-    python manifests/overlays/scenario/service/profiles/estimate.py
+    python manifests/overlays/scenario/planner/inference/profiles/estimate.py
 
 Prefill is bound by arithmetic, and an H100 has the H200's: its points are taken as they are.
 Decode is bound by memory bandwidth: a step of an RTX 4090 takes longer by the ratio of the
@@ -73,7 +73,7 @@ def on_rtx4090() -> Profile:
 def _estimate(measured: Profile, gpu: str, how: str, **points: Any) -> Profile:
     provenance = {
         "how": "estimated",
-        "tool": "manifests/overlays/scenario/service/profiles/estimate.py",
+        "tool": "manifests/overlays/scenario/planner/inference/profiles/estimate.py",
         "engine": measured.provenance.engine,
         "model": measured.provenance.model,
         "gpu": gpu,
