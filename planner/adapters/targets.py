@@ -12,6 +12,7 @@ from planner.model import Target
 
 ANY_TASK = "*"
 _HASHES = "[a-z0-9]+-[a-z0-9]+"  # ReplicaSet hash and pod suffix, neither holds a dash
+_LAST_NUMBER = r"-(\d+)$"
 _GROUP = r"\d+(-\d+)?"  # group, then worker; the leader carries the group alone
 
 
@@ -23,6 +24,8 @@ class ScaleKind:
     ----------
     group, versions, kind
         API group, versions this row holds for (empty: all), and kind.
+    plural
+        Name of the kind in the paths of the API.
     replicas
         JSON Pointer of the count to write.
     pods
@@ -36,16 +39,42 @@ class ScaleKind:
         them in the same write.
     has_scale
         Whether the ``/scale`` subresource sets this very count.
+    absent
+        The count where the object holds none.
+    template
+        Pointer of the pod template.
+    ordinal
+        Regular expression whose first group, found in a pod's name, is its place in the order of
+        removal (the highest goes first); None where the name does not say.
+    labels
+        Labels that tell the pods from all others, where the platform sets such.
+    topology
+        Pointer of Volcano's ``networkTopology``.
+    partitions
+        Pointer of what fixes the count for good when it is there.
+    phase
+        Pointer of the phase that says whether the object still acts on its count.
+    has_deletion_cost
+        Whether pods are removed in the order of ``controller.kubernetes.io/pod-deletion-cost``.
     """
 
     group: str
     kind: str
+    plural: str
     replicas: str
     pods: str | None
     versions: tuple[str, ...] = ()
     task: str | None = None
     minima: tuple[str, ...] = ()
     has_scale: bool = False
+    absent: int = 1
+    template: str | None = None
+    ordinal: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    topology: str | None = None
+    partitions: str | None = None
+    phase: str | None = None
+    has_deletion_cost: bool = False
 
     def serves(self, target: Target) -> bool:
         """Return whether the row describes the object, its task included."""
@@ -65,30 +94,63 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "batch.volcano.sh",
         "Job",
+        "jobs",
         "/spec/tasks/{index}/replicas",
         r"{name}-{task}-\d+",
         task=ANY_TASK,
         minima=("/spec/tasks/{index}/minAvailable", "/spec/minAvailable"),
+        absent=0,  # the API's Go type leaves a zero out
+        template="/spec/tasks/{index}/template",
+        ordinal=_LAST_NUMBER,
+        labels=(("volcano.sh/job-name", "{name}"), ("volcano.sh/task-spec", "{task}")),
+        topology="/spec/networkTopology",
+        partitions="/spec/tasks/{index}/partitionPolicy",
+        phase="/status/state/phase",
     ),
-    ScaleKind("apps", "Deployment", "/spec/replicas", "{name}-" + _HASHES, has_scale=True),
-    ScaleKind("apps", "StatefulSet", "/spec/replicas", r"{name}-\d+", has_scale=True),
+    ScaleKind(
+        "apps",
+        "Deployment",
+        "deployments",
+        "/spec/replicas",
+        "{name}-" + _HASHES,
+        has_scale=True,
+        template="/spec/template",
+        has_deletion_cost=True,
+    ),
+    ScaleKind(
+        "apps",
+        "StatefulSet",
+        "statefulsets",
+        "/spec/replicas",
+        r"{name}-\d+",
+        has_scale=True,
+        template="/spec/template",
+        ordinal=_LAST_NUMBER,
+    ),
     ScaleKind(
         "leaderworkerset.x-k8s.io",
         "LeaderWorkerSet",
+        "leaderworkersets",
         "/spec/replicas",
         "{name}-" + _GROUP,
         has_scale=True,
+        template="/spec/leaderWorkerTemplate/workerTemplate",
+        ordinal=r"{name}-(\d+)(?:-\d+)?$",
+        labels=(("leaderworkerset.sigs.k8s.io/name", "{name}"),),
     ),
     ScaleKind(
         "workload.serving.volcano.sh",
         "ModelServing",
+        "modelservings",
         "/spec/template/roles/{index}/replicas",
         r"{name}-\d+-{task}-\d+-\d+",
         task=ANY_TASK,
+        template="/spec/template/roles/{index}/entryTemplate",
     ),
     ScaleKind(
         "workloads.x-k8s.io",
         "RoleBasedGroup",
+        "rolebasedgroups",
         "/spec/roles/{index}/replicas",
         "{name}-{task}-(" + _GROUP + "|" + _HASHES + ")",
         task=ANY_TASK,
@@ -96,6 +158,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "workloads.x-k8s.io",
         "RoleBasedGroupScalingAdapter",
+        "rolebasedgroupscalingadapters",
         "/spec/replicas",
         None,
         has_scale=True,
@@ -103,6 +166,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "nvidia.com",
         "DynamoGraphDeployment",
+        "dynamographdeployments",
         "/spec/services/{task}/replicas",
         r"{name}-(\d+-)?{task}-[a-z0-9]+(-[a-z0-9]+)?",
         versions=("v1alpha1",),
@@ -111,6 +175,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "nvidia.com",
         "DynamoGraphDeployment",
+        "dynamographdeployments",
         "/spec/components/{index}/replicas",
         r"{name}-(\d+-)?{task}-[a-z0-9]+(-[a-z0-9]+)?",
         versions=("v1beta1",),
@@ -119,6 +184,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "nvidia.com",
         "DynamoGraphDeploymentScalingAdapter",
+        "dynamographdeploymentscalingadapters",
         "/spec/replicas",
         None,
         has_scale=True,
@@ -126,6 +192,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "disaggregatedset.x-k8s.io",
         "DisaggregatedSet",
+        "disaggregatedsets",
         "/spec/roles/{index}/spec/replicas",
         None,
         task=ANY_TASK,
@@ -133,6 +200,7 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "orchestration.aibrix.ai",
         "StormService",
+        "stormservices",
         "/spec/template/spec/roles/{index}/replicas",
         None,
         task=ANY_TASK,
@@ -140,12 +208,14 @@ KINDS: tuple[ScaleKind, ...] = (
     ScaleKind(
         "serving.kserve.io",
         "LLMInferenceService",
+        "llminferenceservices",
         "/spec/replicas",
         "{name}-kserve-(mn-" + _GROUP + "|" + _HASHES + ")",
     ),
     ScaleKind(
         "serving.kserve.io",
         "LLMInferenceService",
+        "llminferenceservices",
         "/spec/prefill/replicas",
         "{name}-kserve-(mn-prefill-" + _GROUP + "|prefill-" + _HASHES + ")",
         task="prefill",
@@ -200,3 +270,24 @@ def pod_pattern(target: Target) -> str:
     # Object names in a pod's name are lower case even where the key (Dynamo's services) is not.
     task = re.escape((target.task or "").lower())
     return row.pods.replace("{name}", re.escape(target.name)).replace("{task}", task)
+
+
+def pod_index(target: Target, pod: str) -> int | None:
+    """Return a pod's place in the order of removal, None where its name does not say.
+
+    Examples
+    --------
+    >>> pod_index(Target("batch.volcano.sh/v1alpha1", "Job", "llm", "prefill"), "llm-prefill-7")
+    7
+    """
+    ordinal = kind_of(target).ordinal
+    found = ordinal and re.search(ordinal.replace("{name}", re.escape(target.name)), pod)
+    return int(found.group(1)) if found else None
+
+
+def pod_labels(target: Target) -> dict[str, str]:
+    """Return the labels that all pods of the target carry and no others; empty: not known."""
+    return {
+        label: value.replace("{name}", target.name).replace("{task}", target.task or "")
+        for label, value in kind_of(target).labels
+    }
