@@ -151,8 +151,8 @@ def _moving_cost_s(
     prompt_tokens: float,
 ) -> float:
     """Return what a path through `domain` costs a prompt over one that stays in `home` [s]."""
-    nodes = tree.domains[home].nodes
-    kinds = {stock.labels_of.get(node, {}).get(network.type_label) for node in nodes}
+    here = (stock.labels_of[n] for n in tree.domains[home].nodes if n in stock.labels_of)
+    kinds = {labels.get(network.type_label) for labels in here}
     kind = kinds.pop() if len(kinds) == 1 else None
     near, far = (
         link_transfer(network, tree.domains[name].tier, kind, service.transfer)
