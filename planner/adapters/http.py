@@ -1,0 +1,95 @@
+"""Serves the page, the API, `/metrics` and health from a thread of its own. Opens a socket."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from planner.adapters.http_app import create_app
+from planner.adapters.http_site import Site
+from planner.errors import InputError
+
+LEGAL = "give --listen HOST:PORT or :PORT, such as 127.0.0.1:8080"
+
+# What is still being answered when the process ends is waited for this long [s].
+SHUTDOWN_S = 2
+
+
+@contextlib.contextmanager
+def serve(listen: str, site: Site) -> Iterator[str]:
+    """Serve a site until the block ends.
+
+    Parameters
+    ----------
+    listen
+        Where, `HOST:PORT`; without a host on all interfaces, with port 0 on one that is free.
+    site
+        What is served.
+
+    Yields
+    ------
+    str
+        The address as a URL.
+
+    Notes
+    -----
+    InputError comes from `listening_socket`, before anything is served.
+    """
+    listener = listening_socket(listen)
+    config = uvicorn.Config(
+        create_app(site),
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True
+    )
+    thread.start()
+    try:
+        yield _url(listener)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def listening_socket(listen: str) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises
+    ------
+    InputError
+        If the address is unknown or taken, or needs a right that the process lacks.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        if not host:
+            return _on_all_interfaces(int(port))
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, int(port)), family=family)
+    except socket.gaierror:
+        raise InputError(f"--listen: {listen}: {host!r} is no known host: {LEGAL}") from None
+    except (OSError, OverflowError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no port; legal: 0 to 65535"
+        raise InputError(f"--listen: {listen}: {why}: {LEGAL}") from None
+
+
+def _on_all_interfaces(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("0.0.0.0", port))
+
+
+def _url(listener: socket.socket) -> str:
+    """Return the URL under which this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"::": "localhost", "0.0.0.0": "localhost"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
