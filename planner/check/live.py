@@ -66,7 +66,7 @@ class Seen:
     scheduler_config: str | None
     needs: Needs
     allowed: Mapping[Right, bool] | ClusterError
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
     wanted: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -128,11 +128,12 @@ def _signals(
         if without is None or not lacking:
             continue
         names = " or ".join(family.name for family in metric.families)
-        some = "no pod" if len(lacking) == len(pods) else f"{', '.join(lacking[:3])}: no pod"
-        make = error if without is _LENGTHS and len(lacking) == len(pods) else warning
+        everywhere = len(lacking) == len(pods)
+        who = "no pod exposes" if everywhere else f"{', '.join(lacking[:3])} does not expose"
+        make = error if without is _LENGTHS and everywhere else warning
         yield make(
             where,
-            f"{some} exposes {names}: {without}",
+            f"{who} {names}: {without}",
             "let the engine expose it and Prometheus keep it (metric_relabel_configs)",
             Rule.METRIC_MISSING,
         )
