@@ -70,10 +70,14 @@ def test_metrics_that_are_as_they_should_be_are_ok_on_every_topic():
         "metrics: scrapes: every 15s",
         "sla.ttft: 500ms is a bound of the prefill pods' histogram: attainment is measured",
         "sla.itl: 30ms is a bound of the decode pods' histogram: attainment is measured",
-        ("pool prefill: traffic: prompts seen have 1000 tokens in the mean, the profile goes from "
-        "100 to 16372"),
-        ("pool decode: traffic: contexts seen have 1100 tokens in the mean, the profile goes from "
-        "350 to 13585"),
+        (
+            "pool prefill: traffic: prompts seen have 1000 tokens in the mean, the profile goes "
+            "from 100 to 16372"
+        ),
+        (
+            "pool decode: traffic: contexts seen have 1100 tokens in the mean, the profile goes "
+            "from 350 to 13585"
+        ),
     ]
 
 
