@@ -1,118 +1,33 @@
-"""Composition root: settings and services in, adapters chosen, loops run, results printed.
+"""What runs without a cluster: settings and files in, results printed.
 
-Beside the rehearsal and its plant the only module that names concrete adapters.
+A composition root, as `planner.controller` is for what looks at a live service.
 """
 
-import contextlib
-import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.adapters.clock import SystemClock, stopwatch_s
-from planner.adapters.memory import MemoryCluster
-from planner.adapters.schedule import run_every, stop_on_signals
-from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
+from planner.adapters.telemetry import configure_logging
+from planner.controller import prometheus
 from planner.errors import InputError, MetricsError
-from planner.model import Mode, Role, Service
-from planner.process import settle
-from planner.record import TickRecord
+from planner.model import Role, Service
+from planner.printing import print_json, print_table
 from planner.rehearsal import rehearse
 from planner.settings import Settings
 from planner.spec.service import LoadedService, load_services
-from planner.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from planner.adapters.prometheus import PrometheusMetrics
-    from planner.ports import Telemetry
     from planner.simulation.traces import Trace
 
-WRONG = 1
 DEMO_SPEC = Path(__file__).with_name("demo.yaml")
 DEMO_TRACE = "azure2023-conv"
 DEMO_REPORT = Path("pd-planner-demo.html")
 # On a terminal the demo's hour takes at least this long, so that one can follow it [s].
 DEMO_SHOW_S = 24.0
 ATTRIBUTION = "Requests: Azure LLM inference trace 2023, conversation, CC-BY-4.0."
-
-
-def recommend(
-    services: Sequence[Service],
-    settings: Settings,
-    current: Mapping[str, int] | None,
-    watch: bool,  # noqa: FBT001 - called by keyword
-    output: str,
-) -> int:
-    """Say what every service needs now, or at each of its intervals; never write to a target.
-
-    Raises
-    ------
-    InputError
-        If no replicas or no Prometheus were given.
-    """
-    configure_logging(settings.log.level if watch else "error", settings.log.format)
-    if current is None:
-        raise InputError(
-            "--current: this version reads no cluster: give the replicas that run, such as "
-            "--current prefill=4,decode=6"
-        )
-    asked = [replace(s, mode=Mode.OFF if s.mode is Mode.OFF else Mode.RECOMMEND) for s in services]
-    running = {
-        s.key: {p.name: current[p.name] * p.pods_per_replica for p in s.pools} for s in asked
-    }
-    metrics, cluster = _prometheus(settings), MemoryCluster(running)
-    groups = _by_interval(asked) if watch else [asked]
-    with contextlib.ExitStack() as opened:
-        telemetry: list[Telemetry] = [TickLog()] if watch else []
-        if settings.log.record is not None:
-            file = RecordFile(settings.log.record)
-            telemetry.append(opened.enter_context(contextlib.closing(file)))
-        supervisors = [Supervisor(group, metrics, cluster, telemetry) for group in groups]
-        if watch:
-            _watch(supervisors, output)
-            return 0
-        now_s = SystemClock(threading.Event()).now_s()
-        supervisors[0].restore(now_s)
-        records = list(supervisors[0].tick(now_s).values())
-    _print_recommendations(records, output)
-    return WRONG if any(record.decision.hold for record in records) else 0
-
-
-def _by_interval(services: Sequence[Service]) -> list[list[Service]]:
-    """Return the services that tick together, a list each."""
-    groups: dict[float, list[Service]] = {}
-    for service in services:
-        groups.setdefault(service.interval_s, []).append(service)
-    return list(groups.values())
-
-
-def _watch(supervisors: Sequence[Supervisor], output: str) -> None:
-    """Tick each supervisor, whose services share an interval, until a signal comes."""
-    stop = stop_on_signals()
-    clock = SystemClock(stop)
-
-    def ticker(supervisor: Supervisor) -> Callable[[float], None]:
-        def tick(at_s: float) -> None:
-            _print_recommendations(list(supervisor.tick(at_s).values()), output)
-
-        return tick
-
-    jobs: dict[float, Callable[[float], None]] = {}
-    for supervisor in supervisors:
-        interval_s = supervisor.services[0].interval_s
-        jobs[interval_s] = ticker(supervisor)
-        # As of the last whole interval: a first tick right before the next would find no new
-        # scrape there, and the past is replayed at the very moments that were ticked.
-        at_s = clock.now_s() // interval_s * interval_s
-        supervisor.restore(at_s)
-        if stop.is_set():
-            return
-        jobs[interval_s](at_s)
-    settle()
-    run_every(jobs, stop)
 
 
 def simulate(
@@ -227,9 +142,9 @@ def backtest(
         series = trace_series(open_trace(trace), interval_s)
     rows = compare_predictors(series, predictors, interval_s, lead_s, quantile, stopwatch_s())
     if output == "json":
-        print(json.dumps([_finite(row) for row in rows], indent=2, allow_nan=False))  # noqa: T201
+        print_json([_finite(row) for row in rows])
     else:
-        _show(backtest_table(rows))
+        print_table(backtest_table(rows))
     return 0
 
 
@@ -241,26 +156,6 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prometheus(settings: Settings) -> "PrometheusMetrics":
-    """Return the metrics source that the settings name.
-
-    Raises
-    ------
-    InputError
-        If they name none.
-    """
-    from planner.adapters.prometheus import PrometheusAccess, PrometheusMetrics
-
-    asked = settings.prometheus
-    if asked.url is None:
-        raise InputError(
-            "--prometheus: no address: give --prometheus URL or set PD_PLANNER_PROMETHEUS"
-        )
-    return PrometheusMetrics(
-        PrometheusAccess(asked.url, asked.token_file, asked.ca_file, headers=asked.header_map)
-    )
-
-
 def _history(service: Service, settings: Settings, window_s: float) -> tuple[Any, float]:
     """Return the samples of the last `window_s` [s], one an interval, and the first one's time.
 
@@ -269,7 +164,7 @@ def _history(service: Service, settings: Settings, window_s: float) -> tuple[Any
     end_s = SystemClock(threading.Event()).now_s()
     steps = int(window_s // service.interval_s)
     start_s = end_s - steps * service.interval_s
-    samples = _prometheus(settings).history(service, start_s, end_s, service.interval_s)
+    samples = prometheus(settings).history(service, start_s, end_s, service.interval_s)
     unread = [sample for sample in samples if isinstance(sample, MetricsError)]
     if len(unread) == len(samples):
         raise unread[-1]
@@ -305,34 +200,11 @@ def _own_series(
     return {role.value: token_series(past, role) for role in Role}
 
 
-def _print_recommendations(records: Sequence[TickRecord], output: str) -> None:
-    """Print one round of recommendations."""
-    from planner.view.tables import recommendation_json, recommendation_table
-
-    if output == "table":
-        _show(recommendation_table(records))
-        return
-    rows = recommendation_json(records)
-    if output == "json":
-        print(json.dumps(rows, indent=2), flush=True)  # noqa: T201
-        return
-    import yaml
-
-    print(yaml.safe_dump(rows, sort_keys=False, explicit_start=True), end="", flush=True)  # noqa: T201
-
-
 def _print_result(loaded: LoadedService, result: dict[str, Any], output: str) -> None:
     """Print the figures of a replay."""
     if output == "json":
-        print(json.dumps(result, indent=2))  # noqa: T201
+        print_json(result)
         return
     from planner.view.tables import simulation_table
 
-    _show(simulation_table(result, loaded.service.sla.attainment_ratio))
-
-
-def _show(table: Any) -> None:
-    """Print a table as wide as the terminal is."""
-    from rich.console import Console
-
-    Console(highlight=False).print(table)
+    print_table(simulation_table(result, loaded.service.sla.attainment_ratio))

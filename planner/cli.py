@@ -87,11 +87,23 @@ def demo(
     return run_demo(settings=settings, scale=scale, seed=seed, report=report, no_live=no_live)
 
 
+@app.command(epilog="Example: pd-planner run -f llama.yaml --listen 127.0.0.1:8080")
+@flags.with_settings("--listen", "--record", *flags.PROMETHEUS, *flags.KUBERNETES, *flags.LOG)
+def run(*, settings: "Settings", file: flags.SpecFiles) -> int:
+    """Drive the services: decide at each interval and, in mode Act, scale their targets.
+
+    Goes on until Ctrl-C or a termination request; no fault of Prometheus or Kubernetes ends it.
+    """
+    from planner.controller import run as run_controller
+
+    return run_controller(file, settings)
+
+
 @app.command(
     epilog="Example: pd-planner recommend -f llama.yaml --current prefill=4,decode=6 "
     "--prometheus http://localhost:9090"
 )
-@flags.with_settings("--record", *flags.PROMETHEUS, *flags.LOG)
+@flags.with_settings("--record", *flags.PROMETHEUS, *flags.KUBERNETES, *flags.LOG)
 def recommend(
     *,
     settings: "Settings",
@@ -107,18 +119,15 @@ def recommend(
 
     Exit code 1 if there was not enough evidence to decide.
     """
+    from planner import controller
+
+    if current is None:
+        return controller.recommend_live(file, settings, watch=watch, output=output.value)
     services = [loaded.service for loaded in _load(file, settings)]
     pools = dict.fromkeys(pool.name for service in services for pool in service.pools)
-    replicas = flags.read_replicas("--current", current, pools)
-    from planner.app import recommend as run_recommend
-
-    return run_recommend(
-        services=services,
-        settings=settings,
-        current=replicas,
-        watch=watch,
-        output=output.value,
-    )
+    running = flags.read_replicas("--current", current, pools)
+    assert running is not None
+    return controller.recommend(services, settings, running, watch=watch, output=output.value)
 
 
 @app.command(epilog="Example: pd-planner check -f examples/llama-8b-h200.yaml --offline")
@@ -276,7 +285,7 @@ def schema(which: Annotated[Schema, typer.Argument(help="What to print.")]) -> i
 def _load(files: Iterable[Path], settings: "Settings") -> list["LoadedService"]:
     from planner.spec.service import load_services
 
-    return load_services(list(files), settings.network.transfer)
+    return load_services(list(files), settings.network.transfer, settings.network.node_startup_s)
 
 
 def _load_one(file: Path, settings: "Settings") -> "LoadedService":

@@ -40,6 +40,7 @@ PROMETHEUS: Final = (
     "--prometheus-ca",
     "--prometheus-header",
 )
+KUBERNETES: Final = ("--kubeconfig", "--context")
 LOG: Final = ("--log-level", "--log-format")
 
 _PROCESS: Final[dict[str, tuple[Any, str, str]]] = {

@@ -1,12 +1,23 @@
-"""Many services, one process: one batched read, then every service's own loop."""
+"""Many services, one process: one batched read, every service's own decision, then the writes.
 
+Services that share nodes are sized first, all of them; what they ask for together is allocated;
+only then is anything written. So two services never both take the last GPU.
+"""
+
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from planner.errors import ClusterError, MetricsError
+from planner.decision.share import share
+from planner.errors import ClusterError, MetricsError, TargetError
+from planner.inventory import Inventory, Network
 from planner.loop import Loop
-from planner.model import Fleet, Service, ServiceKey
+from planner.model import Decision, Fleet, Mode, Reason, Room, Service, ServiceKey
 from planner.ports import Cluster, Metrics, Telemetry
 from planner.record import TickRecord
+from planner.topology.capacity import Stock
+from planner.topology.survey import survey
+from planner.topology.tree import Tree, build_tree, is_same_network
 
 # Intervals of history that a restart replays, and the most it goes back [s].
 HISTORY_INTERVALS, HISTORY_S = 240, 24 * 3600.0
@@ -23,6 +34,8 @@ class Supervisor:
         Where all of them are read and written.
     telemetry
         Who is told of every tick.
+    network
+        What is known of the paths between nodes.
     """
 
     def __init__(
@@ -31,25 +44,49 @@ class Supervisor:
         metrics: Metrics,
         cluster: Cluster,
         telemetry: Sequence[Telemetry] = (),
+        network: Network = Network(),  # noqa: B008 - a frozen value
     ) -> None:
         self._metrics = metrics
         self._cluster = cluster
+        self._network = network
         self._loops = {s.key: Loop(s, cluster, telemetry) for s in services}
+        self._contested = contested(services)
+        self._charted: tuple[Inventory, Tree] | None = None
+        self._ticked_s: dict[ServiceKey, float] = {}
 
     @property
     def services(self) -> tuple[Service, ...]:
         """The services in the order given."""
         return tuple(loop.service for loop in self._loops.values())
 
-    def restore(self, now_s: float) -> int:
-        """Replay what happened before `now_s` [s, Unix]; return the intervals replayed."""
-        fleets = self._cluster.fleets(self.services, now_s)
+    def beat_s(self) -> float:
+        """Return the longest time of which every interval is a multiple [s]."""
+        return math.gcd(*(round(s.interval_s * 1000) for s in self.services)) / 1000.0
+
+    def due(self, now_s: float) -> tuple[Service, ...]:
+        """Return the services for which a multiple of their interval has passed by `now_s`."""
+        return tuple(
+            s
+            for s in self.services
+            if now_s // s.interval_s > self._ticked_s.get(s.key, -math.inf) // s.interval_s
+        )
+
+    def restore(self, now_s: float, services: Sequence[Service] | None = None) -> int:
+        """Replay what happened before `now_s` [s, Unix] to all services, or those given.
+
+        Returns
+        -------
+        int
+            Intervals that were replayed.
+        """
+        asked = self.services if services is None else services
+        fleets = self._cluster.fleets(asked, now_s)
         replayed = 0
-        for loop in self._loops.values():
-            window_s = min(HISTORY_INTERVALS * loop.service.interval_s, HISTORY_S)
-            fleet = fleets.get(loop.service.key)
+        for service in asked:
+            window_s = min(HISTORY_INTERVALS * service.interval_s, HISTORY_S)
+            fleet = fleets.get(service.key)
             alive_now = fleet if isinstance(fleet, Fleet) else None
-            replayed += loop.restore(self._metrics, now_s, window_s, alive_now)
+            replayed += self._loops[service.key].restore(self._metrics, now_s, window_s, alive_now)
         return replayed
 
     def tick(
@@ -59,11 +96,77 @@ class Supervisor:
         due = self.services if services is None else services
         samples = self._metrics.read(due, now_s)
         fleets = self._cluster.fleets(due, now_s)
-        return {
-            service.key: self._loops[service.key].tick(
-                samples.get(service.key, MetricsError("the metrics source left the service out")),
-                fleets.get(service.key, ClusterError("the cluster left the service out")),
-                now_s,
-            )
-            for service in due
-        }
+        ground = self._ground(now_s)
+        surveyed: dict[ServiceKey, Fleet | ClusterError] = {}
+        decisions: dict[ServiceKey, Decision] = {}
+        for service in due:
+            key = service.key
+            fleet = fleets.get(key, ClusterError("the cluster left the service out"))
+            sample = samples.get(key, MetricsError("the metrics source left the service out"))
+            surveyed[key] = self._contested.get(key) or self._surveyed(service, fleet, ground)
+            decisions[key] = self._loops[key].decide(sample, surveyed[key], now_s)
+            self._ticked_s[key] = now_s
+        if isinstance(ground, Ground):
+            decisions = share(due, surveyed, decisions, ground.stock, ground.tree)
+        return {key: self._loops[key].act(decision, now_s) for key, decision in decisions.items()}
+
+    def _surveyed(
+        self, service: Service, fleet: Fleet | ClusterError, ground: "Ground | ClusterError | None"
+    ) -> Fleet | ClusterError:
+        """Return the fleet with what the cluster's nodes and network mean for it."""
+        if isinstance(fleet, ClusterError) or ground is None:
+            return fleet
+        if isinstance(ground, ClusterError):
+            return unread(service, fleet, ground)
+        found = survey(service, fleet, ground.stock, ground.tree, self._network)
+        return replace(fleet, rooms=found.rooms, transfer=found.transfer, notes=found.notes)
+
+    def _ground(self, now_s: float) -> "Ground | ClusterError | None":
+        """Return nodes and network at `now_s` [s, Unix]; the tree only anew when it changed."""
+        inventory = self._cluster.inventory(now_s)
+        if not isinstance(inventory, Inventory):
+            return inventory
+        if self._charted is None or not is_same_network(self._charted[0], inventory):
+            self._charted = (inventory, build_tree(inventory.hypernodes, inventory.nodes))
+        return Ground(Stock(inventory), self._charted[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all services of a tick stand on: nodes with what is free on them, and domains."""
+
+    stock: Stock
+    tree: Tree
+
+
+def contested(services: Sequence[Service]) -> dict[ServiceKey, TargetError]:
+    """Return an error for every acting service with a pool whose target another one scales too.
+
+    None of them is preferred: as with two HPAs on one target, only a person knows who is right.
+    """
+    owners: dict[tuple[str, ...], list[tuple[ServiceKey, str]]] = {}
+    for service in (s for s in services if s.mode is Mode.ACT):
+        for pool in service.pools:
+            target = pool.target
+            group = target.api_version.rpartition("/")[0]
+            where = (service.key.namespace, group, target.kind, target.name, target.task or "")
+            owners.setdefault(where, []).append((service.key, pool.name))
+    faults: dict[ServiceKey, TargetError] = {}
+    for (_, _, kind, name, task), pools in owners.items():
+        if len(pools) < 2:
+            continue
+        told = " and ".join(f"pool {pool} of {key}" for key, pool in pools)
+        what = f"{kind} {name}" + (f", task {task}" if task else "")
+        message = f"{what} is the target of {told}: leave it to one of them"
+        faults |= {key: TargetError(message, "TargetContended") for key, _ in pools}
+    return faults
+
+
+def unread(service: Service, fleet: Fleet, error: ClusterError) -> Fleet:
+    """Return a fleet whose nodes could not be read: what runs has room, nothing more is known."""
+    rooms = {
+        p.name: Room(fleet.pools[p.name].replicas // p.pods_per_replica, why="nodes are not known")
+        for p in service.pools
+    }
+    message = f"nodes and network can't be read, no scale-up: {error}"
+    return replace(fleet, rooms=rooms, notes=(Reason("TopologyUnreadable", message),))

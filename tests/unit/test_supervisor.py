@@ -8,13 +8,20 @@ import pytest
 from planner import supervisor as module
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.errors import ClusterError, MetricsError
-from planner.model import Mode, Role, Sample, Service, ServiceKey
+from planner.model import Mode, Role, Sample, Service, ServiceKey, Target
 from planner.record import TickRecord
 from planner.supervisor import Supervisor
-from tests.builders import START_S, pod_sample, service
+from tests.builders import START_S, pod_sample, pool, service
 
 LLAMA = service(mode=Mode.ACT)
-QWEN = service(key=ServiceKey("inference", "qwen"), interval_s=30.0, mode=Mode.ACT)
+QWEN = service(
+    key=ServiceKey("inference", "qwen"),
+    interval_s=30.0,
+    mode=Mode.ACT,
+    pools=tuple(
+        pool(role, target=Target("apps/v1", "Deployment", f"qwen-{role}")) for role in Role
+    ),
+)
 ONE_EACH = {key: {"prefill": 1, "decode": 1} for key in (LLAMA.key, QWEN.key)}
 
 

@@ -1,0 +1,261 @@
+"""Composition root of what looks at a live service: `run` and `recommend`.
+
+Settings and files in, live adapters chosen, services ticked once or until a signal comes.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner.adapters.clock import SystemClock, stopwatch_s
+from planner.adapters.memory import MemoryCluster
+from planner.adapters.schedule import run_every, stop_on_signals
+from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
+from planner.errors import ClusterError, InputError
+from planner.model import Mode, Service
+from planner.ports import Cluster, Telemetry
+from planner.printing import print_recommendations
+from planner.process import settle
+from planner.record import TickRecord
+from planner.settings import Settings
+from planner.spec.service import LoadedService, load_services
+from planner.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from planner.adapters.kubernetes import KubernetesCluster
+    from planner.adapters.kubernetes_api import KubernetesAccess
+    from planner.adapters.prometheus import PrometheusMetrics
+
+log = logging.getLogger("pd-planner")
+
+WRONG = 1
+# Between two attempts to read from a cluster that is away at the start [s].
+RETRY_S = 5.0
+
+Ticked = Callable[[Sequence[TickRecord], float], None]
+
+
+def run(files: Sequence[Path], settings: Settings) -> int:
+    """Drive the services until a signal comes; no fault of Prometheus or the cluster ends it."""
+    configure_logging(settings.log.level, settings.log.format)
+    stop = stop_on_signals()
+    metrics = prometheus(settings)
+    with contextlib.ExitStack() as opened:
+        loaded = _load_when_reachable(files, settings, stop)
+        services = [found.service for found in loaded]
+        if not services:
+            return 0
+        telemetry: list[Telemetry] = [TickLog(), *_recorded(settings, opened)]
+        ticked = _served(settings.http.listen, services, telemetry, opened)
+        cluster = _live_cluster(settings, services, opened)
+        supervisor = Supervisor(services, metrics, cluster, telemetry, settings.network.network)
+        acting = sum(service.mode is Mode.ACT for service in services)
+        log.info("%d services, %d of them in mode Act", len(services), acting)
+        _tick_until(stop, supervisor, ticked)
+        log.info("stopped")
+    return 0
+
+
+def recommend(
+    services: Sequence[Service],
+    settings: Settings,
+    running: Mapping[str, int],
+    *,
+    watch: bool,
+    output: str,
+) -> int:
+    """Say what every service needs beside the replicas that are said to run.
+
+    Parameters
+    ----------
+    services
+        What is asked.
+    settings
+        Of the process.
+    running
+        Replicas by pool name; they stand in for a cluster.
+    watch
+        Go on at each interval until a signal comes.
+    output
+        `table`, `json` or `yaml`.
+    """
+    _configure_advice(settings, watch=watch)
+    counts = {
+        s.key: {p.name: running[p.name] * p.pods_per_replica for p in s.pools} for s in services
+    }
+    return _advise(services, settings, MemoryCluster(counts), watch=watch, output=output)
+
+
+def recommend_live(files: Sequence[Path], settings: Settings, *, watch: bool, output: str) -> int:
+    """Say what every service needs beside what runs in the cluster; never write to it."""
+    _configure_advice(settings, watch=watch)
+    with contextlib.ExitStack() as opened:
+        services = [found.service for found in load_from_cluster(files, settings)]
+        cluster = _live_cluster(settings, services, opened)
+        return _advise(services, settings, cluster, watch=watch, output=output)
+
+
+def _configure_advice(settings: Settings, *, watch: bool) -> None:
+    configure_logging(settings.log.level if watch else "error", settings.log.format)
+
+
+def _advise(
+    services: Sequence[Service], settings: Settings, cluster: Cluster, *, watch: bool, output: str
+) -> int:
+    """Recommend once or for ever; 1 if there was not enough evidence."""
+    asked = [replace(s, mode=Mode.OFF if s.mode is Mode.OFF else Mode.RECOMMEND) for s in services]
+    with contextlib.ExitStack() as opened:
+        telemetry: list[Telemetry] = [TickLog()] if watch else []
+        telemetry += _recorded(settings, opened)
+        metrics, network = prometheus(settings), settings.network.network
+        supervisor = Supervisor(asked, metrics, cluster, telemetry, network)
+        if watch:
+            stop = stop_on_signals()
+            _tick_until(stop, supervisor, lambda told, _: print_recommendations(told, output))
+            return 0
+        now_s = SystemClock(threading.Event()).now_s()
+        supervisor.restore(now_s)
+        records = list(supervisor.tick(now_s).values())
+    print_recommendations(records, output)
+    return WRONG if any(record.decision.hold for record in records) else 0
+
+
+def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -> None:
+    """Tick the services that are due at every beat until `stop`.
+
+    Parameters
+    ----------
+    stop
+        Ends it.
+    supervisor
+        Who ticks.
+    ticked
+        Told what came of it and how long it took [s].
+    """
+    clock = SystemClock(stop)
+    beat_s = supervisor.beat_s()
+
+    def tick(at_s: float, services: Sequence[Service]) -> None:
+        elapsed_s = stopwatch_s()
+        records = supervisor.tick(at_s, services)
+        ticked(list(records.values()), elapsed_s())
+
+    def beat(now_s: float) -> None:
+        at_s = now_s // beat_s * beat_s
+        if due := supervisor.due(at_s):
+            tick(at_s, due)
+
+    for interval_s in sorted({service.interval_s for service in supervisor.services}):
+        # As of the last whole interval: a first tick right before the next would find no new
+        # scrape there, and the past is replayed at the very moments that were ticked.
+        at_s = clock.now_s() // interval_s * interval_s
+        group = [s for s in supervisor.services if s.interval_s == interval_s]
+        supervisor.restore(at_s, group)
+        if stop.is_set():
+            return
+        tick(at_s, group)
+    settle()
+    run_every({beat_s: beat}, stop)
+
+
+def _recorded(settings: Settings, opened: contextlib.ExitStack) -> list[Telemetry]:
+    """Return the record file, if one is asked for."""
+    if settings.log.record is None:
+        return []
+    return [opened.enter_context(contextlib.closing(RecordFile(settings.log.record)))]
+
+
+def _served(
+    listen: str | None,
+    services: Sequence[Service],
+    telemetry: list[Telemetry],
+    opened: contextlib.ExitStack,
+) -> Ticked:
+    """Serve page, metrics and health if asked for; return who is told how long a tick took."""
+    if listen is None:
+        return lambda _records, _elapsed_s: None
+    from planner.adapters.http import serve
+    from planner.adapters.http_site import Site
+
+    site = Site(services)
+    telemetry.append(site)
+    log.info("page, metrics and health on %s", opened.enter_context(serve(listen, site)))
+    return lambda records, elapsed_s: site.took([r.service for r in records], elapsed_s)
+
+
+def _access(settings: Settings) -> "KubernetesAccess":
+    """Return where the cluster is."""
+    from planner.adapters.kubernetes_api import KubernetesAccess
+
+    return KubernetesAccess(settings.kubernetes.kubeconfig, settings.kubernetes.context)
+
+
+def load_from_cluster(files: Sequence[Path], settings: Settings) -> list[LoadedService]:
+    """Return the services of the files; profiles that are in ConfigMaps are read from there.
+
+    Notes
+    -----
+    SpecError if a file or profile is invalid, ClusterError if the cluster can't be read.
+    """
+    from planner.adapters.kubernetes_api import KubernetesApi
+    from planner.adapters.kubernetes_check import CONFIG_MAPS
+
+    def config_maps(namespace: str, name: str) -> Mapping[str, str]:
+        found: Mapping[str, str] = api.get(CONFIG_MAPS, namespace, name).get("data") or {}
+        return found
+
+    facts = settings.network
+    with contextlib.closing(KubernetesApi(_access(settings))) as api:
+        return load_services(list(files), facts.transfer, facts.node_startup_s, config_maps)
+
+
+def _load_when_reachable(
+    files: Sequence[Path], settings: Settings, stop: threading.Event
+) -> list[LoadedService]:
+    """Return the services as soon as the cluster gives their profiles; none when told to stop."""
+    told = ""
+    while not stop.is_set():
+        try:
+            return load_from_cluster(files, settings)
+        except ClusterError as error:
+            if str(error) != told:
+                log.warning("%s: waiting for it", error)
+            told = str(error)
+        stop.wait(RETRY_S)
+    return []
+
+
+def _live_cluster(
+    settings: Settings, services: Sequence[Service], opened: contextlib.ExitStack
+) -> "KubernetesCluster":
+    """Return the cluster, followed until the end."""
+    from planner.adapters.kubernetes import KubernetesCluster
+
+    cluster = KubernetesCluster(_access(settings), services)
+    opened.enter_context(contextlib.closing(cluster))
+    cluster.start()
+    return cluster
+
+
+def prometheus(settings: Settings) -> "PrometheusMetrics":
+    """Return the metrics source that the settings name.
+
+    Raises
+    ------
+    InputError
+        If they name none.
+    """
+    from planner.adapters.prometheus import PrometheusAccess, PrometheusMetrics
+
+    asked = settings.prometheus
+    if asked.url is None:
+        raise InputError(
+            "--prometheus: no address: give --prometheus URL or set PD_PLANNER_PROMETHEUS"
+        )
+    return PrometheusMetrics(
+        PrometheusAccess(asked.url, asked.token_file, asked.ca_file, headers=asked.header_map)
+    )
