@@ -14,7 +14,7 @@ import numpy as np
 from planner.inventory import PodShape
 from planner.model import Reason, ServiceKey
 from planner.topology.capacity import Stock, spoken
-from planner.topology.ledger import Claim, Ledger, candidates_of
+from planner.topology.ledger import Claim, Ledger, Walk, candidates_of
 from planner.topology.tree import ROOT, Tree
 
 Name = tuple[ServiceKey, str]
@@ -112,7 +112,7 @@ def allocate(asks: Sequence[Ask], stock: Stock, tree: Tree) -> Mapping[Name, Gra
 class _Nodes:
     """Nodes with room, fullest first, and for how many pods; equal asks share the object."""
 
-    candidates: list[int]
+    walk: Walk
     pods: int
     mask: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
@@ -136,7 +136,7 @@ def _nodes_of(asks: Sequence[Ask], stock: Stock, tree: Tree) -> dict[Name, _Node
             cells = stock.cells(shape, ask.occupied)
             within = stock.within(domain)
             known[key] = _Nodes(
-                candidates_of(cells, within), int(cells[within].sum()), within & (cells > 0)
+                Walk(candidates_of(cells, within)), int(cells[within].sum()), within & (cells > 0)
             )
         found[ask.name] = known[key]
     return found
@@ -198,9 +198,9 @@ class _Sharing:
 
     def enter(self, ask: Ask, nodes: _Nodes) -> None:
         """Let an ask take part; what is ordered already is in the namespace's quotas."""
-        candidates = nodes.candidates
-        ordered = self.ledger.claim_of(ask.shape, candidates)
-        further = self.ledger.claim_of(ask.shape, candidates, ask.key.namespace)
+        walk = Walk(nodes.walk.candidates) if ask.shape.one_per_node else nodes.walk
+        ordered = self.ledger.claim_on(walk, ask.shape)
+        further = self.ledger.claim_on(walk, ask.shape, ask.key.namespace)
         held = ask.running_replicas
         self.entries[ask.name] = _Entry(ask, nodes, held, ordered, further)
 
@@ -218,8 +218,6 @@ class _Sharing:
         """Place one replica, if it fits."""
         is_ordered = entry.held < entry.ask.ordered_replicas
         claim = entry.ordered if is_ordered else entry.further
-        # Both claims walk the same nodes, and what is full for one is full for the other.
-        claim.next = max(entry.ordered.next, entry.further.next)
         placed = self.ledger.place(claim, entry.ask.pods_per_replica)
         if isinstance(placed, str):
             entry.stopped_by = placed

@@ -17,18 +17,27 @@ Account = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Claim:
-    """What one pool's pods take, and the nodes where they may, fullest first.
+class Walk:
+    """The nodes with room for a pod, fullest first, and the first that is not known to be full.
 
-    `next` is the first candidate that is not known to be full: nodes only fill up, so it never
-    goes back, and all pods of a claim cost one walk over its candidates.
+    Nodes only fill up, so `next` never goes back: all pods that ask alike cost one walk.
+    """
+
+    candidates: Sequence[int]
+    next: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one pool's pods take, and where. Claims that ask alike may share a walk.
+
+    Not so with one pod per node: there a node that the pool has used is no more for it alone.
     """
 
     demand: Demand
-    candidates: Sequence[int]
+    walk: Walk
     accounts: tuple[Account, ...]
     one_per_node: bool
-    next: int = 0
 
 
 class Ledger:
@@ -48,18 +57,16 @@ class Ledger:
     ) -> Claim:
         """Return where pods of a shape may go; a namespace counts them in its quotas."""
         cells = self._stock.cells(shape, occupied)
-        return self.claim_of(shape, candidates_of(cells, within), namespace)
+        return self.claim_on(Walk(candidates_of(cells, within)), shape, namespace)
 
-    def claim_of(
-        self, shape: PodShape, candidates: Sequence[int], namespace: str | None = None
-    ) -> Claim:
-        """Return where pods of a shape may go, from the nodes that have room for one."""
+    def claim_on(self, walk: Walk, shape: PodShape, namespace: str | None = None) -> Claim:
+        """Return the claim of a shape whose nodes are known."""
         demand = demand_of(shape)
         for resource, _ in demand:
             if resource not in self._free:
                 self._free[resource] = self._stock.free(resource).tolist()
         accounts = [*self._queue_account(shape), *self._quota_accounts(namespace)]
-        return Claim(demand, candidates, tuple(accounts), shape.one_per_node)
+        return Claim(demand, walk, tuple(accounts), shape.one_per_node)
 
     def place(self, claim: Claim, pods: int) -> tuple[int, ...] | str:
         """Return the places of the nodes that take the pods, or what does not; then nothing goes.
@@ -71,19 +78,19 @@ class Ledger:
             kind, name = short
             return f"{kind} {name.rpartition('/')[2]}"
         taken: list[int] = []
-        start = claim.next
-        while len(taken) < pods and claim.next < len(claim.candidates):
-            node = claim.candidates[claim.next]
+        walk, start = claim.walk, claim.walk.next
+        while len(taken) < pods and walk.next < len(walk.candidates):
+            node = walk.candidates[walk.next]
             if self._fits(node, claim.demand):
                 self._take(node, claim.demand, 1.0)
                 taken.append(node)
-                claim.next += claim.one_per_node
+                walk.next += claim.one_per_node
             else:
-                claim.next += 1
+                walk.next += 1
         if len(taken) < pods:
             for node in taken:
                 self._take(node, claim.demand, -1.0)
-            claim.next = start
+            walk.next = start
             return "nodes"
         self._charge(claim, pods)
         return tuple(taken)
