@@ -1,6 +1,7 @@
 """Serves the page, the API, `/metrics` and health from a thread of its own. Opens a socket."""
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from planner.adapters.http_app import create_app
 from planner.adapters.http_site import Site
 from planner.errors import InputError
 
-LEGAL = "give --listen HOST:PORT or :PORT, such as 127.0.0.1:8080"
+PORT_MOST = 65_535
+MEND = "give --listen HOST:PORT or :PORT, such as 127.0.0.1:8080"
 
 # What is still being answered when the process ends is waited for this long [s].
 SHUTDOWN_S = 2
@@ -70,16 +72,19 @@ def listening_socket(listen: str) -> socket.socket:
     """
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
+    if not port.isascii() or not port.isdigit() or int(port) > PORT_MOST:
+        raise InputError(f"--listen: {listen}: no port; legal: 0 to {PORT_MOST}: {MEND}")
     try:
         if not host:
             return _on_all_interfaces(int(port))
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, int(port)), family=family)
     except socket.gaierror:
-        raise InputError(f"--listen: {listen}: {host!r} is no known host: {LEGAL}") from None
-    except (OSError, OverflowError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no port; legal: 0 to 65535"
-        raise InputError(f"--listen: {listen}: {why}: {LEGAL}") from None
+        raise InputError(f"--listen: {listen}: {host!r} is no known host: {MEND}") from None
+    except OSError as error:
+        # The error's own text repeats the address.
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(f"--listen: {listen}: {why}: {MEND}") from None
 
 
 def _on_all_interfaces(port: int) -> socket.socket:

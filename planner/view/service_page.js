@@ -46,17 +46,21 @@ function show(text) {
   if (text === drawn) return;
   drawn = text;
   const next = new DOMParser().parseFromString(text, "text/html");
-  const kept = document.getElementById("words")?.value ?? "";
-  const typing = document.activeElement?.id === "words";
+  const before = document.getElementById("words");
+  const typing = document.activeElement === before && before !== null;
   const scrolled = page.querySelector(".scroll")?.scrollTop ?? 0;
   page.replaceChildren(...next.getElementById("page").childNodes);
   document.title = next.title;
   const words = document.getElementById("words");
-  if (words) words.value = kept;
-  if (words && typing) words.focus();
+  if (words && before) words.value = before.value;
   const box = page.querySelector(".scroll");
   if (box) box.scrollTop = scrolled;
   settle();
+  // Only what is shown can be typed into.
+  if (words && typing) {
+    words.focus();
+    words.setSelectionRange(before.selectionStart, before.selectionEnd);
+  }
 }
 
 // ── the list ────────────────────────────────────────────────────────────────────────────────────
