@@ -6,7 +6,7 @@ from planner.inventory import Network, PodShape
 from planner.model import Fleet, Pool, PoolFleet, Reason, Role, Service, Transfer
 from planner.topology.capacity import Bound, Stock, demand_of, pods_within, spoken
 from planner.topology.domains import Reach, breaking_fault, home_of, placed
-from planner.topology.transfer import Paths, link_transfer, paths_between
+from planner.topology.transfer import Paths, kv_bytes_per_token, link_transfer, paths_between
 from planner.topology.tree import Tree
 
 # A path that costs less than this more is as good [s].
@@ -181,8 +181,7 @@ def _spread(service: Service, fleet: Fleet, role: Role) -> dict[str, float]:
 
 def _cost_s(service: Service, actual: Transfer, better: Transfer, prompt_tokens: float) -> float:
     """Return how much longer a prompt's KV cache takes than on a better path [s], at least 0."""
-    sizes = [pool.kv_bytes_per_token or 0.0 for pool in service.pools_of(Role.PREFILL)]
-    per_token = max(sizes, default=0.0)
+    per_token = kv_bytes_per_token(service)
     longer = actual.time_s(prompt_tokens, per_token) - better.time_s(prompt_tokens, per_token)
     return max(longer, 0.0)
 

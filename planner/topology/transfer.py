@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.inventory import Link, Network
-from planner.model import Transfer
+from planner.model import Role, Service, Transfer
 from planner.topology.tree import ROOT, Tree
 
 # Share of a pool's pods by node; need not sum to 1.
@@ -34,6 +34,12 @@ class Paths:
     together: Transfer
     mixed_share: float
     types: tuple[str, ...]
+
+
+def kv_bytes_per_token(service: Service) -> float:
+    """Return the KV cache of one prompt token [bytes], 0 where no profile says."""
+    sizes = (pool.kv_bytes_per_token or 0.0 for pool in service.pools_of(Role.PREFILL))
+    return max(sizes, default=0.0)
 
 
 def link_transfer(
