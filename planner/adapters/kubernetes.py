@@ -36,7 +36,7 @@ class KubernetesCluster:
     Parameters
     ----------
     access
-        Where the cluster is.
+        Where the cluster is, or a connection to it.
     services
         What is asked; their namespaces are read where the whole cluster may not be.
     clock
@@ -49,9 +49,12 @@ class KubernetesCluster:
     """
 
     def __init__(
-        self, access: KubernetesAccess, services: Sequence[Service], clock: Clock | None = None
+        self,
+        access: KubernetesAccess | KubernetesApi,
+        services: Sequence[Service],
+        clock: Clock | None = None,
     ) -> None:
-        self.api = KubernetesApi(access)
+        self.api = access if isinstance(access, KubernetesApi) else KubernetesApi(access)
         namespaces = {service.key.namespace for service in services}
         self._caches = ClusterCaches(self.api, namespaces, clock or SystemClock(threading.Event()))
         self._reader = TargetReader(self.api)
@@ -81,11 +84,11 @@ class KubernetesCluster:
             targets = by_namespace.setdefault(service.key.namespace, [])
             targets.extend(pool.target for pool in service.pools)
         seen = self._reader.read((n, target) for n, all_ in by_namespace.items() for target in all_)
-        pods = {name: self._pods(name, all_, now_s) for name, all_ in by_namespace.items()}
+        pods = {name: self._pods(name, all_) for name, all_ in by_namespace.items()}
         return {s.key: self._fleet(s, seen, pods[s.key.namespace], now_s) for s in services}
 
-    def inventory(self, now_s: float) -> Inventory | ClusterError:
-        """Return nodes and network at `now_s` [s, Unix]; never raises."""
+    def inventory(self, now_s: float) -> Inventory | ClusterError | None:
+        """Return nodes and network at `now_s` [s, Unix], None if nobody lets us see nodes."""
         return self._caches.inventory(now_s)
 
     def apply(self, service: Service, patch: Patch, now_s: float) -> None:  # noqa: ARG002 - the port
@@ -134,8 +137,8 @@ class KubernetesCluster:
             for pod, until_s in until.items()
         )
 
-    def _pods(self, namespace: str, targets: Iterable[Target], now_s: float) -> _Pods:
-        pods = self._caches.pods(namespace, now_s)
+    def _pods(self, namespace: str, targets: Iterable[Target]) -> _Pods:
+        pods = self._caches.pods(namespace)
         return pods if isinstance(pods, ClusterError) else pods_by_target(pods, targets)
 
     def _fleet(

@@ -267,6 +267,7 @@ def _client(access: KubernetesAccess) -> Any:
     """
     from kubernetes import client, config
     from kubernetes.config import ConfigException
+    from yaml import YAMLError
 
     where = access.kubeconfig or "the default kubeconfig"
     load: Any = config  # untyped
@@ -289,7 +290,7 @@ def _client(access: KubernetesAccess) -> Any:
             f"--kubeconfig, --context: {where} can't be used: {_line(error)}; "
             "give one that `kubectl --kubeconfig FILE --context NAME get pods` accepts"
         ) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"--kubeconfig: {where} is no kubeconfig: {_line(error)}") from error
 
 

@@ -51,6 +51,7 @@ class ClusterCaches:
     """
 
     def __init__(self, api: KubernetesApi, namespaces: Iterable[str], clock: Clock) -> None:
+        self._clock = clock
         self._namespaces = tuple(sorted(set(namespaces)))
 
         def places(
@@ -83,13 +84,13 @@ class ClusterCaches:
         for one in self._all:
             one.stop()
 
-    def pods(self, namespace: str, now_s: float) -> list[SeenPod] | ClusterError:
+    def pods(self, namespace: str) -> list[SeenPod] | ClusterError:
         """Return the pods of a namespace that have not ended."""
         snapshots = self._pods.snapshots()
         snapshot = snapshots.get(namespace) or snapshots.get(None)
         if snapshot is None:
             return ClusterError(f"the pods of namespace {namespace} are not read: restart")
-        if (error := _distrust(PODS, snapshot, now_s)) is not None:
+        if (error := _distrust(PODS, snapshot, self._clock.now_s())) is not None:
             return error
         return [p for p in snapshot.values if p.namespace == namespace and not p.is_over]
 
@@ -109,18 +110,24 @@ class ClusterCaches:
         snapshot = self._hyper_nodes.snapshots()[None]
         return {one.tier_name: one.tier for one in snapshot.values if one.tier_name}
 
-    def inventory(self, now_s: float) -> Inventory | ClusterError:
-        """Return nodes, network, queues and quotas; an error if any of it is out of date."""
+    def inventory(self, now_s: float) -> Inventory | ClusterError | None:
+        """Return nodes, network, queues and quotas as they are at `now_s` [s, Unix].
+
+        An error if any of it is out of date; None if nodes may not be listed at all, so that
+        nothing is known to bound anything.
+        """
         pods, quotas = self._pods.snapshots(), self._quotas.snapshots()
         nodes = self._nodes.snapshots()[None]
         network, queues = self._hyper_nodes.snapshots()[None], self._queues.snapshots()[None]
+        if nodes.is_absent:
+            return None
         needed: _Looks = [(NODES, nodes), *((PODS, one) for one in pods.values())]
         optional: _Looks = [(HYPER_NODES, network), (QUEUES, queues)]
         optional += [(QUOTAS, one) for one in quotas.values()]
         unseen = [_absence(resource, one) for resource, one in optional if one.is_absent]
         needed += [(resource, one) for resource, one in optional if not one.is_absent]
         for resource, one in needed:
-            if (error := _distrust(resource, one, now_s)) is not None:
+            if (error := _distrust(resource, one, self._clock.now_s())) is not None:
                 return error
         if self._pods.is_narrow:
             unseen.append(

@@ -46,6 +46,7 @@ class Resource:
 
 NODES = Resource("", "v1", "nodes")
 PODS = Resource("", "v1", "pods")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
 EVENTS = Resource("", "v1", "events")
 QUOTAS = Resource("", "v1", "resourcequotas")
 HYPER_NODES = Resource("topology.volcano.sh", "v1alpha1", "hypernodes")

@@ -169,9 +169,9 @@ class WatchedResource(Generic[T]):
         with contextlib.closing(stream):
             self._stream = stream
             self._error = None
+            if self._stop.is_set():  # told so before there was a stream to end
+                return False
             for event in stream:
-                if self._stop.is_set():
-                    break
                 self._take(event)
                 moved = True
                 self._synced_s = self._clock.now_s()

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from planner.adapters.targets import KINDS, ScaleKind, kind_of, pod_pattern
+from planner.adapters.targets import (
+    KINDS,
+    ScaleKind,
+    kind_of,
+    pod_index,
+    pod_labels,
+    pod_pattern,
+)
 from planner.errors import SpecError
 from planner.model import Target
 
@@ -135,3 +142,29 @@ def test_what_can_not_be_scaled_is_refused(target: Target, message: str) -> None
 def test_a_pointer_needs_a_task_exactly_where_one_is_given(row: ScaleKind) -> None:
     placeholders = "{index}" in row.replicas or "{task}" in row.replicas
     assert placeholders == (row.task == "*")
+
+
+@pytest.mark.parametrize("row", KINDS, ids=lambda row: f"{row.kind}-{row.task}")
+def test_every_kind_has_its_place_in_the_api(row: ScaleKind) -> None:
+    assert row.plural.removesuffix("s") == row.kind.lower()
+
+
+@pytest.mark.parametrize(
+    ("target", "pod", "index"),
+    [
+        pytest.param(VOLCANO, "llm-prefill-12", 12, id="volcano"),
+        pytest.param(STATEFUL, "llm-0", 0, id="statefulset"),
+        pytest.param(LWS, "llm-3", 3, id="leader"),
+        pytest.param(LWS, "llm-3-1", 3, id="worker of the same group"),
+        pytest.param(DEPLOYMENT, "llm-6c5d9f-12345", None, id="deployment"),
+        pytest.param(MODEL_SERVING, "llm-0-prefill-1-0", None, id="not told"),
+    ],
+)
+def test_the_order_of_removal(target: Target, pod: str, index: int | None) -> None:
+    assert pod_index(target, pod) == index
+
+
+def test_the_labels_that_tell_pods_apart() -> None:
+    assert pod_labels(VOLCANO) == {"volcano.sh/job-name": "llm", "volcano.sh/task-spec": "prefill"}
+    assert pod_labels(LWS) == {"leaderworkerset.sigs.k8s.io/name": "llm"}
+    assert pod_labels(DEPLOYMENT) == {}
