@@ -337,7 +337,7 @@ GREEN: dict[str, Job] = {
     "minAvailable at zero": job(
         task("prefill-worker", minAvailable=0), task("decode-worker", minAvailable=0)
     ),
-    "policy that only looks": job(policies=[evicting(action="SyncJob")]),
+    "policy that ends nothing": job(policies=[evicting(action="ResumeJob")]),
     "policy on failures": job(policies=[{"event": "PodFailed", "action": "RestartPod"}]),
     "policy of a task that no pool scales": job(
         task("prefill-worker"), decode(), task("router", policies=[evicting()])
