@@ -44,6 +44,15 @@ class FollowingPlant(Plant):
         table["state"][slot] = kernel.DRAINING
         kernel.release_if_drained(self._state, slot, self.now_s)
 
+    def shown(self) -> Mapping[str, PodSample]:
+        """Return what the replicas show by name, those too that have ended since the last begin."""
+        state = self._state.replicas["state"]
+        has_ended = (state == kernel.GONE) & (self._state.replicas["pool"] != kernel.NOBODY)
+        state[has_ended] = kernel.DRAINING
+        samples = {s.pod: s for of_pool in self.scrape().values() for s in of_pool}
+        state[has_ended] = kernel.GONE
+        return samples
+
 
 class SimulatedServers:
     """Servers for all pods of one service under a load; times are from the start of the load."""
@@ -74,7 +83,7 @@ class SimulatedServers:
 
     def follow(self, pods: Iterable[SeenPod], now_s: float) -> None:
         """Play up to `now_s` [s], then let replicas begin and leave as the pods did."""
-        self._plant.advance(now_s)
+        self._look(now_s)
         seen = {pod.uid: pod for pod in pods}
         for uid, before in self._pods.items():
             if before.serves and not (uid in seen and seen[uid].serves):
@@ -97,17 +106,19 @@ class SimulatedServers:
         One that has finished but is still there shows what it showed last; one that has not begun
         shows nothing.
         """
-        self._plant.advance(now_s)
-        shown = {s.pod: s for samples in self._plant.scrape().values() for s in samples}
+        self._look(now_s)
         found: dict[str, list[PodSample]] = {pool.name: [] for pool in self._service.pools}
-        for uid, (pool, ordinal) in self._replica.items():
-            if (sample := shown.get(pod_name(pool, ordinal))) is not None:
-                self._last[uid] = replace(sample, pod=self._pods[uid].name)
-            elif (last := self._last.get(uid)) is not None:
-                self._last[uid] = replace(last, gauges=dict.fromkeys(last.gauges, 0.0))
-            if uid in self._last:
-                found[pool].append(self._last[uid])
+        for uid, sample in self._last.items():
+            found[self._pods[uid].pool].append(sample)
         return {name: tuple(samples) for name, samples in found.items()}
+
+    def _look(self, now_s: float) -> None:
+        """Play up to `now_s` [s] and keep what the pods show then."""
+        self._plant.advance(now_s)
+        shown = self._plant.shown()
+        for uid, replica in self._replica.items():
+            if (sample := shown.get(pod_name(*replica))) is not None:
+                self._last[uid] = replace(sample, pod=self._pods[uid].name)
 
     def attained(self, now_s: float, since_s: float) -> dict[str, float | int | None]:
         """Return requests that arrived since then and the shares that met the SLA's targets.
