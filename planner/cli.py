@@ -130,8 +130,11 @@ def recommend(
     return controller.recommend(services, settings, running, watch=watch, output=output.value)
 
 
-@app.command(epilog="Example: pd-planner check -f examples/llama-8b-h200.yaml --offline")
-@flags.with_settings()
+@app.command(
+    epilog="Example: pd-planner check -f llama.yaml --prometheus http://localhost:9090 "
+    "(or --offline)"
+)
+@flags.with_settings(*flags.PROMETHEUS, *flags.KUBERNETES)
 def check(
     *,
     settings: "Settings",
@@ -141,20 +144,14 @@ def check(
     ] = False,
     output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
 ) -> int:
-    """Look at a spec before trusting it: one line each, ok, warning or error with the mend.
+    """Look at a service before trusting it: one line each, ok, warning or error with the mend.
 
     Exit code 1 on an error.
     """
-    from planner.check.finding import Level, warning
-    from planner.check.offline import check_offline
+    from planner.check.finding import Level
+    from planner.inspection import check_cluster, check_files
 
-    findings = {str(loaded.service.key): check_offline(loaded) for loaded in _load(file, settings)}
-    if not offline:
-        unseen = warning(
-            "metrics, cluster", "not looked at", "this version checks files only: say --offline"
-        )
-        for found in findings.values():
-            found.append(unseen)
+    findings = (check_files if offline else check_cluster)(file, settings)
     _print_findings(findings, output)
     bad = any(f.level is Level.ERROR for found in findings.values() for f in found)
     return 1 if bad else 0

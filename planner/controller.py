@@ -51,7 +51,7 @@ def run(files: Sequence[Path], settings: Settings) -> int:
             return 0
         telemetry: list[Telemetry] = [TickLog(), *_recorded(settings, opened)]
         ticked = _served(settings.http.listen, services, telemetry, opened)
-        cluster = _live_cluster(settings, services, opened)
+        cluster = live_cluster(settings, services, opened)
         supervisor = Supervisor(services, metrics, cluster, telemetry, settings.network.network)
         acting = sum(service.mode is Mode.ACT for service in services)
         log.info("%d services, %d of them in mode Act", len(services), acting)
@@ -95,7 +95,7 @@ def recommend_live(files: Sequence[Path], settings: Settings, *, watch: bool, ou
     _configure_advice(settings, watch=watch)
     with contextlib.ExitStack() as opened:
         services = [found.service for found in load_from_cluster(files, settings)]
-        cluster = _live_cluster(settings, services, opened)
+        cluster = live_cluster(settings, services, opened)
         return _advise(services, settings, cluster, watch=watch, output=output)
 
 
@@ -229,7 +229,7 @@ def _load_when_reachable(
     return []
 
 
-def _live_cluster(
+def live_cluster(
     settings: Settings, services: Sequence[Service], opened: contextlib.ExitStack
 ) -> "KubernetesCluster":
     """Return the cluster, followed until the end."""

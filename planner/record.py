@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner.model import Decision, ServiceKey, Sla
+from planner.model import Decision, Reason, ServiceKey, Sla
 
 SCHEMA_VERSION = 1
 
@@ -51,10 +51,18 @@ class TickRecord:
             else f"{name} stays at {pool.current}"
             for name, pool in decision.pools.items()
         ]
-        # The last reason of a hold that moves is the fallback's.
-        reasons = decision.reasons if decision.hold is None else decision.reasons[::-1]
-        why = f": {reasons[0].message}" if reasons else ""
-        return ", ".join(steps) + why
+        why = self._why(moves=moves)
+        return ", ".join(steps) + (f": {why.message}" if why is not None else "")
+
+    def _why(self, *, moves: bool) -> Reason | None:
+        """Return the reason to tell first: of what moves, that of a pool which does."""
+        decision = self.decision
+        if not moves:
+            return next(iter(decision.reasons), None)
+        if decision.hold is not None:  # a hold that moves is a fallback
+            return next((r for r in decision.reasons if r.code == "Fallback"), None)
+        moved = {n for n, pool in decision.pools.items() if pool.current != pool.desired}
+        return next((r for r in decision.reasons if r.pool is None or r.pool in moved), None)
 
     def to_json(self) -> str:
         """Return the record as one JSON line without its end."""

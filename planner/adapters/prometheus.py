@@ -35,6 +35,7 @@ class PrometheusMetrics:
 
     def __init__(self, access: PrometheusAccess) -> None:
         self._access = access
+        self.scrape_interval_s = access.scrape_interval_s
         self._queries = PrometheusQueries(access)
 
     def read(

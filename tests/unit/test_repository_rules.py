@@ -38,6 +38,7 @@ READ_OR_WRITE = {
 NAMES_ADAPTERS = {
     "planner/app.py",
     "planner/controller.py",
+    "planner/inspection.py",
     "planner/rehearsal.py",
     "planner/replay.py",
 }
