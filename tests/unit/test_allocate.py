@@ -56,6 +56,8 @@ def given(grants):
                      id="elastic is granted but takes its turn"),
         pytest.param([ask("a", 3, pods_per_replica=2), ask("b", 2)], 3, {"a": 2, "b": 2},
                      id="whole replicas"),
+        pytest.param([ask("a", 9, pods_per_replica=2), ask("b", 4)], 3, {"a": 2, "b": 2},
+                     id="what half a replica would take is left to others"),
         pytest.param([ask("a", 3, shape=PodShape({GPU: 8.0})), ask("b", 3)], 4,
                      {"a": 1, "b": 3}, id="big pods that fit nowhere"),
     ],
@@ -153,6 +155,17 @@ def test_one_per_node_keeps_off_its_own_nodes():
     single = replace(ONE, one_per_node=True)
     asks = [ask("a", 4, shape=single, occupied=frozenset({"n1"})), ask("b", 2)]
     assert given(shared_out(asks, node("n1"), node("n2"), node("n3"))) == {"a": 3, "b": 2}
+
+
+def test_two_pools_of_one_per_node_each_use_every_node():
+    asks = [ask(name, 3, shape=replace(ONE, one_per_node=True)) for name in ("a", "b")]
+    assert given(shared_out(asks, node("n1"), node("n2"))) == {"a": 3, "b": 3}
+
+
+def test_ordered_pods_take_their_gpu_even_where_the_quota_is_full():
+    full = {"ns": (Quota("team", {"pods": 2.0}, {"pods": 2.0}),)}
+    asks = [ask("a", 2, ordered_replicas=2), ask("c", 2, key=ServiceKey("other", "c"))]
+    assert given(shared_out(asks, node(used=7.0), quotas=full)) == {"a": 2, "c": 1}
 
 
 def test_domains_bound_what_is_shared():
