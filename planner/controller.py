@@ -52,6 +52,7 @@ def run(files: Sequence[Path], settings: Settings) -> int:
         telemetry: list[Telemetry] = [TickLog(), *_recorded(settings, opened)]
         ticked = _served(settings.http.listen, services, telemetry, opened)
         cluster = live_cluster(settings, services, opened)
+        telemetry.append(_events(cluster, services, opened))
         supervisor = Supervisor(services, metrics, cluster, telemetry, settings.network.network)
         acting = sum(service.mode is Mode.ACT for service in services)
         log.info("%d services, %d of them in mode Act", len(services), acting)
@@ -239,6 +240,16 @@ def live_cluster(
     opened.enter_context(contextlib.closing(cluster))
     cluster.start()
     return cluster
+
+
+def _events(
+    cluster: "KubernetesCluster", services: Sequence[Service], opened: contextlib.ExitStack
+) -> Telemetry:
+    """Return who tells of every change on the scale targets."""
+    from planner.adapters.kubernetes_events import KubernetesEvents
+
+    events = KubernetesEvents(cluster.api, services, cluster.uid_of)
+    return opened.enter_context(contextlib.closing(events))
 
 
 def prometheus(settings: Settings) -> "PrometheusMetrics":

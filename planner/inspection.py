@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from planner.check.overlap import shared_targets
 from planner.check.rights import Right, rights_of
 from planner.controller import live_cluster, load_from_cluster, prometheus
 from planner.errors import ClusterError
-from planner.model import Service
+from planner.model import Mode, Service
 from planner.settings import Settings
 from planner.spec.service import LoadedService, load_services
+from planner.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from planner.adapters.kubernetes import KubernetesCluster
@@ -89,7 +91,23 @@ def _seen(
         needs=needs,
         allowed=_allowed(cluster, needs),
         network=settings.network.network,
+        wanted=_wanted(service, settings, metrics, cluster, now_s),
     )
+
+
+def _wanted(
+    service: Service,
+    settings: Settings,
+    metrics: "PrometheusMetrics",
+    cluster: "KubernetesCluster",
+    now_s: float,
+) -> dict[str, int]:
+    """Return the replicas that the loop would recommend now by pool name; none if it holds."""
+    advised = replace(service, mode=Mode.RECOMMEND)
+    supervisor = Supervisor([advised], metrics, cluster, network=settings.network.network)
+    supervisor.restore(now_s)
+    plan = supervisor.tick(now_s)[service.key].decision.plan
+    return {} if plan is None else {name: pool.wanted for name, pool in plan.pools.items()}
 
 
 def _allowed(

@@ -34,6 +34,8 @@ class Loop:
         self._cluster = cluster
         self._telemetry = telemetry
         self._state = State()
+        # Mean prompt of the last load, to price network paths with [tokens].
+        self.prompt_tokens: float | None = None
         # A predictor whose library is missing says so now, not at the first tick.
         forecaster(service.predictor).start()
 
@@ -82,6 +84,8 @@ class Loop:
     ) -> Decision:
         """Decide on what was read at `now_s` [s, Unix]; nothing is written yet."""
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
+        if decision.load is not None:
+            self.prompt_tokens = decision.load.lengths.isl_mean_tokens
         return decision
 
     def act(self, decision: Decision, now_s: float) -> TickRecord:

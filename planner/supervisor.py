@@ -4,6 +4,7 @@ Services that share nodes are sized first, all of them; what they ask for togeth
 only then is anything written. So two services never both take the last GPU.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,14 @@ from planner.decision.share import share
 from planner.errors import ClusterError, MetricsError, TargetError
 from planner.inventory import Inventory, Network
 from planner.loop import Loop
-from planner.model import Decision, Fleet, Mode, Reason, Room, Service, ServiceKey
+from planner.model import Decision, Fleet, Hold, Mode, Reason, Room, Service, ServiceKey
 from planner.ports import Cluster, Metrics, Telemetry
 from planner.record import TickRecord
 from planner.topology.capacity import Stock
-from planner.topology.survey import survey
+from planner.topology.survey import PROMPT_TOKENS, survey
 from planner.topology.tree import Tree, build_tree, is_same_network
+
+log = logging.getLogger(__name__)
 
 # Intervals of history that a restart replays, and the most it goes back [s].
 HISTORY_INTERVALS, HISTORY_S = 240, 24 * 3600.0
@@ -103,9 +106,14 @@ class Supervisor:
             key = service.key
             fleet = fleets.get(key, ClusterError("the cluster left the service out"))
             sample = samples.get(key, MetricsError("the metrics source left the service out"))
-            surveyed[key] = self._contested.get(key) or self._surveyed(service, fleet, ground)
-            decisions[key] = self._loops[key].decide(sample, surveyed[key], now_s)
             self._ticked_s[key] = now_s
+            try:
+                surveyed[key] = self._contested.get(key) or self._surveyed(service, fleet, ground)
+                decisions[key] = self._loops[key].decide(sample, surveyed[key], now_s)
+            except Exception as error:  # one service's fault must not stop the others
+                log.exception("%s: fault of the planner", key)
+                surveyed[key] = ClusterError("not decided")
+                decisions[key] = broken(error, now_s)
         if isinstance(ground, Ground):
             decisions = share(due, surveyed, decisions, ground.stock, ground.tree)
         return {key: self._loops[key].act(decision, now_s) for key, decision in decisions.items()}
@@ -118,7 +126,8 @@ class Supervisor:
             return fleet
         if isinstance(ground, ClusterError):
             return unread(service, fleet, ground)
-        found = survey(service, fleet, ground.stock, ground.tree, self._network)
+        tokens = self._loops[service.key].prompt_tokens or PROMPT_TOKENS
+        found = survey(service, fleet, ground.stock, ground.tree, self._network, tokens)
         return replace(fleet, rooms=found.rooms, transfer=found.transfer, notes=found.notes)
 
     def _ground(self, now_s: float) -> "Ground | ClusterError | None":
@@ -158,8 +167,16 @@ def contested(services: Sequence[Service]) -> dict[ServiceKey, TargetError]:
         told = " and ".join(f"pool {pool} of {key}" for key, pool in pools)
         what = f"{kind} {name}" + (f", task {task}" if task else "")
         message = f"{what} is the target of {told}: leave it to one of them"
-        faults |= {key: TargetError(message, "TargetContended") for key, _ in pools}
+        for key, _ in pools:  # the first of several is enough for a line
+            faults.setdefault(key, TargetError(message, "TargetContended"))
     return faults
+
+
+def broken(error: Exception, now_s: float) -> Decision:
+    """Return the decision to do nothing after a fault of the planner itself."""
+    message = f"fault of the planner, see its log: {type(error).__name__}: {error}; holding"
+    reason = Reason("InternalError", message)
+    return Decision(now_s, {}, (reason,), Hold(reason))
 
 
 def unread(service: Service, fleet: Fleet, error: ClusterError) -> Fleet:

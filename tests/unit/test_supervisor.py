@@ -167,3 +167,45 @@ def test_a_restart_reaches_the_decision_of_who_never_stopped():
 
 def test_services_come_in_the_order_given():
     assert supervisor(world()).services == (LLAMA, QWEN)
+
+
+def test_a_fault_of_the_planner_in_one_service_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    listener = Listener()
+    both = supervisor(world(), listeners=[listener])
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(both._loops[LLAMA.key], "decide", fail)
+    records = both.tick(START_S)
+    hold = records[LLAMA.key].decision.hold
+    assert hold is not None
+    assert hold.reason.code == "InternalError"
+    assert "ZeroDivisionError: float division by zero" in records[LLAMA.key].sentence
+    assert records[QWEN.key].decision.patch is not None or records[QWEN.key].decision.hold
+    assert [tick.service for tick in listener.records] == [LLAMA.key, QWEN.key]
+    assert "fault of the planner" in caplog.text
+
+
+def test_two_acting_services_on_one_target_are_both_left_alone():
+    twin = service(key=ServiceKey("inference", "twin"), mode=Mode.ACT)
+    asked = [LLAMA, twin, QWEN]
+    cluster = MemoryCluster(ONE_EACH | {twin.key: {"prefill": 1, "decode": 1}})
+    records = Supervisor(asked, world(asked), cluster).tick(START_S)
+    for key in (LLAMA.key, twin.key):
+        hold = records[key].decision.hold
+        assert hold is not None
+        assert hold.reason.code == "TargetContended"
+        assert "pool prefill of inference/llama-8b" in hold.reason.message
+        assert "pool prefill of inference/twin" in hold.reason.message
+    assert records[QWEN.key].decision.pools
+
+
+def test_advice_on_a_target_that_somebody_scales_is_no_contest():
+    twin = service(key=ServiceKey("inference", "twin"), mode=Mode.RECOMMEND)
+    asked = [LLAMA, twin]
+    cluster = MemoryCluster(ONE_EACH | {twin.key: {"prefill": 1, "decode": 1}})
+    records = Supervisor(asked, world(asked), cluster).tick(START_S)
+    assert all(record.decision.pools for record in records.values())
