@@ -8,6 +8,7 @@ from planner.check.finding import Finding, error, ok, warning
 from planner.check.metrics import metrics_findings
 from planner.check.network import network_findings, site
 from planner.check.offline import check_offline
+from planner.check.placing import absent_findings
 from planner.check.rights import SCHEDULER_CONFIG, Needs, Right, right_findings
 from planner.check.rules import Rule
 from planner.check.template import Object
@@ -134,7 +135,10 @@ def _autoscalers(service: Service, seen: Seen) -> Iterator[Finding]:
 def _network(service: Service, seen: Seen) -> Iterator[Finding]:
     fleet, inventory = seen.fleet, seen.inventory
     if isinstance(fleet, ClusterError):
-        if not isinstance(fleet, TargetError):  # that one is told with its pool
+        absent = all(isinstance(target, TargetError) for target in seen.targets.values())
+        if absent and isinstance(inventory, Inventory):
+            yield from absent_findings(service, seen.wanted, inventory, seen.network)
+        elif not isinstance(fleet, TargetError):  # that one is told with its pool
             mend = "see --kubeconfig and --context"
             yield error("cluster", str(fleet), mend, Rule.INVENTORY)
     elif isinstance(inventory, ClusterError):

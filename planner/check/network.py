@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from planner.check.finding import Finding, error, ok, warning
+from planner.check.placing import placing_findings
 from planner.check.rules import Rule
 from planner.inventory import Inventory, Network
 from planner.model import Fleet, Pool, Reason, Role, Service
@@ -92,7 +93,23 @@ def network_findings(here: Site) -> Iterator[Finding]:
         yield from _home_tier(here, pool)
         yield from _room(here, pool)
     yield from _notes(here.found.notes)
-    yield from _path(here)
+    if here.is_placed:
+        yield from _path(here)
+    else:
+        yield from _placing(here)
+
+
+def _placing(here: Site) -> Iterator[Finding]:
+    pools = here.fleet.pools.items()
+    return placing_findings(
+        here.service,
+        here.wanted,
+        {name: seen.shape for name, seen in pools if seen.shape is not None},
+        here.stock,
+        here.tree,
+        here.network,
+        here.prompt_tokens,
+    )
 
 
 def _is_bound(here: Site) -> bool:

@@ -58,20 +58,20 @@ class Rule(StrEnum):
     # the network and what fits
     INVENTORY = "inventory"
     TREE = "tree"
-    HOME_TIER = "home-tier"
     DOMAIN = "domain"
+    HOME_TIER = "home-tier"
     ROOM = "room"
     TRANSFER = "transfer"
     PLACEMENT = "placement"
 
     # metrics
     METRICS = "metrics"
+    PODS_SCRAPED = "pods-scraped"
     METRIC_MISSING = "metric-missing"
     METRIC_STALE = "metric-stale"
-    PODS_SCRAPED = "pods-scraped"
-    TRAFFIC_RANGE = "traffic-range"
     SCRAPE_INTERVAL = "scrape-interval"
     PROMETHEUS_LATENCY = "prometheus-latency"
+    TRAFFIC_RANGE = "traffic-range"
 
     # permissions
     RIGHT = "right"

@@ -10,6 +10,7 @@ from planner.check.bounds import VLLM_BOUNDS_S
 from planner.check.finding import Finding, Level
 from planner.check.fit import ttft_alone_s
 from planner.check.offline import check_offline
+from planner.check.rules import Rule
 from planner.model import Transfer
 from planner.spec.files import parse_spec
 from planner.spec.service import LoadedService, build_service
@@ -81,6 +82,8 @@ def test_every_finding_is_one_line_and_those_not_ok_say_the_mend():
         assert finding.line.endswith(finding.mend or finding.what)
 
 
+ESTIMATED = PROFILE.provenance.model_copy(update={"how": "estimated"})
+
 NOT_OK = {
     "ttft out of reach": (
         loaded(sla=sla(ttft="20ms")),
@@ -88,6 +91,7 @@ NOT_OK = {
         "pool prefill: ttft",
         "905 tokens takes 49.4ms in an idle service, more than the target of 20ms",
         "raise sla.ttft to 74.1ms or more",
+        Rule.TTFT_REACHABLE,
     ),
     "longest prompt out of reach": (
         loaded(sla=sla(ttft="250ms", scope={"maxInputTokens": 16384})),
@@ -95,6 +99,7 @@ NOT_OK = {
         "pool prefill: ttft",
         "up to 9157 tokens meet it",
         "set sla.scope.maxInputTokens to 9157 or less",
+        Rule.TTFT_REACHABLE,
     ),
     "itl out of reach": (
         loaded(sla=sla(itl="2ms")),
@@ -102,6 +107,7 @@ NOT_OK = {
         "pool decode: itl",
         "one sequence alone takes 4.4ms a token",
         "raise sla.itl",
+        Rule.ITL_REACHABLE,
     ),
     "prompts beyond the profile": (
         loaded(sla=sla(ttft="1s", scope={"maxInputTokens": 20_000})),
@@ -109,6 +115,7 @@ NOT_OK = {
         "pool prefill: profile",
         "the profile ends at 16372",
         "set sla.scope.maxInputTokens to 16372",
+        Rule.PROMPT_RANGE,
     ),
     "context beyond the profile": (
         loaded(sla=sla(scope={"maxInputTokens": 16_384})),
@@ -116,6 +123,7 @@ NOT_OK = {
         "pool decode: profile",
         "decode was measured up to a context of 13585",
         "measure longer contexts",
+        Rule.CONTEXT_RANGE,
     ),
     "no scope": (
         loaded(sla=sla(scope={}, ttft="1s")),
@@ -123,6 +131,7 @@ NOT_OK = {
         "sla.scope",
         "prompts of every length",
         "at most 16372",
+        Rule.PROMPT_SCOPE,
     ),
     "prompt beyond the cache": (
         loaded(PROFILE.model_copy(update={"kv_capacity_tokens": 8000})),
@@ -130,6 +139,7 @@ NOT_OK = {
         "pool decode: profile",
         "holds 8000 tokens, less than a prompt of 8192",
         "below 8000",
+        Rule.KV_CAPACITY,
     ),
     "cache bytes unknown": (
         loaded(PROFILE.model_copy(update={"kv_bytes_per_token": None})),
@@ -137,6 +147,7 @@ NOT_OK = {
         "pool prefill: profile",
         "kv_bytes_per_token is not known",
         "add kv_bytes_per_token",
+        Rule.KV_BYTES,
     ),
     "other replica size": (
         loaded(prefill={"gpusPerReplica": 2}),
@@ -144,6 +155,7 @@ NOT_OK = {
         "pool prefill: gpusPerReplica",
         "the spec says 2, which is used; the profile was made with 1",
         "correct the spec",
+        Rule.PROFILE_DIFFERS,
     ),
     "other startup": (
         loaded(PROFILE.model_copy(update={"startup_s": 95.0}), prefill={"startup": "95s"}),
@@ -151,6 +163,7 @@ NOT_OK = {
         "pool decode: startup",
         "the spec says 1m, which is used; the profile measured 1m35s",
         "leave startup out",
+        Rule.PROFILE_DIFFERS,
     ),
     "other gpu": (
         loaded(prefill={"gpuType": "a100"}),
@@ -158,6 +171,7 @@ NOT_OK = {
         "pool prefill: gpuType",
         "the spec says a100, the profile was made on h200",
         "use a profile of that GPU",
+        Rule.PROFILE_DIFFERS,
     ),
     "startup beyond the forecast": (
         loaded(interval="10s", decode={"startup": "5m"}),
@@ -165,6 +179,7 @@ NOT_OK = {
         "pool decode: startup",
         "5m to start a replica, and the forecast ends 2m40s ahead (16 intervals)",
         "raise interval to 20s or more",
+        Rule.FORECAST_HORIZON,
     ),
     "startup and interval beyond the forecast": (
         loaded(interval="10s", decode={"startup": "151s"}),
@@ -172,6 +187,7 @@ NOT_OK = {
         "pool decode: startup",
         "2m31s to start a replica",
         "raise interval to 11s or more",
+        Rule.FORECAST_HORIZON,
     ),
     "target inside a bucket": (
         loaded(sla=sla(itl="15ms")),
@@ -179,6 +195,7 @@ NOT_OK = {
         "sla.itl",
         "15ms is no bound of vLLM's histogram (next: 10ms, 25ms)",
         "start vLLM with --custom-histogram-buckets that hold 0.015, or choose 10ms or 25ms",
+        Rule.SLA_BOUNDS,
     ),
     "no fallback": (
         loaded(fallback=None),
@@ -186,6 +203,7 @@ NOT_OK = {
         "fallback",
         "not set",
         "set fallback.prefill and fallback.decode",
+        Rule.FALLBACK,
     ),
     "never up": (
         loaded(behavior={"scaleUp": {"selectPolicy": "Disabled"}}),
@@ -193,6 +211,7 @@ NOT_OK = {
         "pool decode: behavior",
         "it never scales up",
         "behavior.scaleUp",
+        Rule.BLOCKED_DIRECTION,
     ),
     "never at all": (
         loaded(
@@ -205,6 +224,7 @@ NOT_OK = {
         "pool prefill: behavior",
         "it can scale neither up nor down",
         "remove selectPolicy: Disabled",
+        Rule.BLOCKED_DIRECTION,
     ),
     "fixed size": (
         loaded(decode={"minReplicas": 8}),
@@ -212,6 +232,7 @@ NOT_OK = {
         "pool decode: behavior",
         "both 8: it never scales",
         "raise maxReplicas",
+        Rule.FIXED_SIZE,
     ),
     "no room in the budget": (
         loaded(
@@ -224,6 +245,7 @@ NOT_OK = {
         "limits.gpus.h200",
         "the floors need 2 of 2",
         "raise the limit",
+        Rule.GPU_BUDGET,
     ),
     "budget of another gpu": (
         loaded(limits={"gpus": {"h100": 8}}),
@@ -231,6 +253,7 @@ NOT_OK = {
         "limits.gpus.h100",
         "no pool has this gpuType",
         "write one of gpu",
+        Rule.GPU_BUDGET,
     ),
     "cost without prices": (
         loaded(prefill={"gpuHourPrice": "2"}, limits={"costPerHour": "10"}),
@@ -238,6 +261,7 @@ NOT_OK = {
         "limits.costPerHour",
         "no gpuHourPrice for decode",
         "give every pool a gpuHourPrice",
+        Rule.COST_BUDGET,
     ),
     "no room in the cost": (
         loaded(
@@ -250,6 +274,7 @@ NOT_OK = {
         "limits.costPerHour",
         "the floors cost 3 of 3.5",
         "raise the limit",
+        Rule.COST_BUDGET,
     ),
     "ratio that cannot be": (
         loaded(
@@ -259,6 +284,7 @@ NOT_OK = {
         "limits.prefillDecodeRatio",
         "allow ratios from 0.125 to 3 only",
         "change the bounds or the pools",
+        Rule.RATIO,
     ),
     "floors outside the ratio": (
         loaded(limits={"prefillDecodeRatio": {"min": "2"}}),
@@ -266,19 +292,29 @@ NOT_OK = {
         "limits.prefillDecodeRatio",
         "the floors have a ratio of 1",
         "choose floors",
+        Rule.RATIO,
+    ),
+    "profile that is estimated": (
+        loaded(PROFILE.model_copy(update={"provenance": ESTIMATED})),
+        Level.WARNING,
+        "pool decode: profile",
+        "part of the decode surface is estimated",
+        "measure three contexts",
+        Rule.ESTIMATED_SURFACE,
     ),
 }
 
 
 @pytest.mark.parametrize(
-    ("service", "level", "where", "what", "mend"), NOT_OK.values(), ids=NOT_OK.keys()
+    ("service", "level", "where", "what", "mend", "rule"), NOT_OK.values(), ids=NOT_OK.keys()
 )
 def test_what_is_not_ok_is_told_with_its_mend(
-    service: LoadedService, level: Level, where: str, what: str, mend: str
+    service: LoadedService, level: Level, where: str, what: str, mend: str, rule: Rule
 ):
     found = [f for f in told(service) if f.where == where and f.level is level and what in f.what]
     assert len(found) == 1, [f.line for f in told(service)]
     assert mend in found[0].mend
+    assert found[0].rule is rule
 
 
 def test_ttft_of_an_idle_service_is_prefill_plus_transfer_plus_first_step():
@@ -304,5 +340,5 @@ def test_bounds_of_vllm_ascend():
 
 def test_prophet_is_an_error_exactly_where_it_is_not_installed():
     found = told(loaded(forecast={"predictor": "Prophet"}))
-    expected = [] if find_spec("prophet") else ["forecast.predictor"]
-    assert [finding.where for finding in found] == expected
+    expected = [] if find_spec("prophet") else [Rule.PREDICTOR_INSTALLED]
+    assert [finding.rule for finding in found] == expected

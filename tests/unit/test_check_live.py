@@ -229,3 +229,9 @@ def test_an_autoscaler_on_the_same_target_reaches_the_pool():
         service, targets=dict.fromkeys(("prefill", "decode"), plain), autoscalers=(hpa,)
     )
     assert (one.rule, one.where) == (Rule.AUTOSCALER, "pool prefill: scaleTargetRef")
+
+
+def test_a_service_whose_targets_do_not_exist_is_told_where_it_belongs():
+    told = not_ok(targets=dict.fromkeys(("prefill", "decode"), missing), fleet=missing)
+    assert [finding.rule for finding in told] == [Rule.TARGET, Rule.TARGET, Rule.PLACEMENT]
+    assert "leaf has room for" in told[-1].what

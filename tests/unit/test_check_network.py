@@ -8,6 +8,7 @@ import pytest
 
 from planner.check.finding import Finding, Level
 from planner.check.network import network_findings, site
+from planner.check.placing import absent_findings
 from planner.check.rules import Rule
 from planner.inventory import HyperNode, Inventory, Link, Member, Network, Node, PodShape
 from planner.model import Fallback, Fleet, Pod, PoolFleet, Role, Service, Topology
@@ -222,3 +223,61 @@ def test_pods_that_wait_for_nodes_of_an_autoscaler_are_told():
     elastic = service(99, topology=Topology(is_elastic=True, node_startup_s=300.0))
     told = not_ok(elastic, full, fleet(("n0", None)))
     assert [(f.rule, f.where) for f in told] == [(Rule.ROOM, "pool prefill: network")]
+
+
+def placements(told: list[Finding]) -> list[Finding]:
+    return [finding for finding in told if finding.where == "placement"]
+
+
+def labelled(inside: str, outside: str) -> tuple[Node, ...]:
+    """Return the nodes; those of leaf0 carry the label rack=`inside`."""
+    return tuple(
+        replace(node, labels={**node.labels, "rack": inside if i < 2 else outside})
+        for i, node in enumerate(nodes())
+    )
+
+
+def test_a_service_without_pods_is_told_the_domain_that_holds_all_of_it_and_the_manifests():
+    there = inventory(nodes=labelled("a", "b"))
+    (one,) = placements(found(service(4), there, fleet((), (), tier=None)))
+    assert one.level is Level.OK
+    assert one.what.startswith(
+        "no pod has a node yet; leaf0 (tier 1) holds prefill 4, decode 4 and leaves 0 GPUs, the KV "
+        "cache of 1000 tokens moves in 10.2 ms; next leaf1 (tier 1)"
+    )
+    fragments = one.what.partition("to put it there: ")[2]
+    assert 'spec.networkTopology: {"mode": "hard", "highestTierAllowed": 1}' in fragments
+    rule = '{"key": "rack", "operator": "In", "values": ["a"]}'
+    assert rule in fragments
+
+
+def test_a_domain_that_no_label_tells_apart_is_a_warning():
+    (one,) = placements(found(service(4), inventory(nodes=nodes()), fleet((), (), tier=None)))
+    assert (one.level, one.rule) == (Level.WARNING, Rule.PLACEMENT)
+    assert "no label singles out the 2 nodes of leaf0" in one.mend
+
+
+def test_a_plan_that_fits_nowhere_says_what_is_missing_where():
+    asked = service(9, topology=Topology(1))
+    (one,) = placements(found(asked, inventory(nodes=nodes()), fleet((), (), tier=None)))
+    assert (one.level, one.rule) == (Level.WARNING, Rule.PLACEMENT)
+    assert one.what.startswith("no network domain holds prefill 9, decode 9: leaf0 has room for")
+    assert "lower maxReplicas" in one.mend
+
+
+def test_the_plan_of_now_counts_where_there_is_one():
+    there = inventory(nodes=labelled("a", "b"))
+    told = found(service(9), there, fleet((), (), tier=None), wanted={"prefill": 1, "decode": 2})
+    (one,) = placements(told)
+    assert "leaf0 (tier 1) holds prefill 1, decode 2 and leaves 5 GPUs" in one.what
+
+
+def test_a_service_that_does_not_exist_yet_is_placed_by_the_gpus_of_its_spec():
+    there = inventory(nodes=labelled("a", "b"))
+    (one,) = absent_findings(service(4), {}, there, NETWORK)
+    assert "leaf0 (tier 1) holds prefill 4, decode 4" in one.what
+    assert list(absent_findings(service(4), {}, inventory(hypernodes=()), NETWORK)) == []
+
+
+def test_a_service_that_runs_is_not_placed_anew():
+    assert placements(found()) == []
