@@ -89,7 +89,7 @@ class Stock:
         self._tainted = _by_taints(self.nodes)
         self._free: dict[str, Column] = {}
         self._admitting: dict[object, Mask] = {}
-        self._within: dict[str, Mask] = {}
+        self._within: dict[frozenset[str], Mask] = {}
 
     def mask(self, names: Iterable[str]) -> Mask:
         """Return the nodes of these names."""
@@ -99,9 +99,9 @@ class Stock:
 
     def within(self, domain: Domain) -> Mask:
         """Return the nodes of a domain."""
-        if domain.name not in self._within:
-            self._within[domain.name] = self.mask(domain.nodes)
-        return self._within[domain.name]
+        if domain.nodes not in self._within:
+            self._within[domain.nodes] = self.mask(domain.nodes)
+        return self._within[domain.nodes]
 
     def free(self, resource: str) -> Column:
         """Return what is neither requested nor out of reach of one resource, by node."""

@@ -44,21 +44,26 @@ def waiting_for_nodes(
     return (Reason("WaitingForNodes", message, pool.name, values),)
 
 
-def outside(pool: Pool, here: PoolFleet, reach: Reach, tree: Tree) -> tuple[Reason, ...]:
-    """Tell which pods are not in the domain where the pool's pods must be."""
-    domain = reach.domain
-    if domain is None:
-        return ()
-    inside = tree.domains[domain].nodes
-    away = [p for p in placed(here.pods) if p.node in tree.by_node and p.node not in inside]
-    if not away:
-        return ()
-    where = tree.lowest_common(p.node for p in away if p.node is not None)
-    message = (
-        f"pool {pool.name}: {len(away)} of {len(placed(here.pods))} pods are outside {domain}, in "
-        f"{where} ({_some([p.name for p in away])})"
-    )
-    return (Reason("OutsideDomain", message, pool.name, {"pods": float(len(away))}),)
+def outside(
+    service: Service, fleet: Fleet, found: Mapping[str, Reach], tree: Tree
+) -> tuple[Reason, ...]:
+    """Tell which pods are not in the domain where their pool must be."""
+    told: list[Reason] = []
+    for pool in service.pools:
+        domain, pods = found[pool.name].domain, placed(fleet.pools[pool.name].pods)
+        if domain is None:
+            continue
+        inside = tree.domains[domain].nodes
+        away = [p for p in pods if p.node in tree.by_node and p.node not in inside]
+        if not away:
+            continue
+        where = tree.lowest_common(p.node for p in away if p.node is not None)
+        message = (
+            f"pool {pool.name}: {len(away)} of {len(pods)} pods are outside {domain}, in {where} "
+            f"({_some([p.name for p in away])})"
+        )
+        told.append(Reason("OutsideDomain", message, pool.name, {"pods": float(len(away))}))
+    return tuple(told)
 
 
 def paths_of(
@@ -70,10 +75,10 @@ def paths_of(
 
 
 def mixed(
-    service: Service, paths: Paths, network: Network, prompt_tokens: float
+    service: Service, paths: Paths | None, network: Network, prompt_tokens: float
 ) -> tuple[Reason, ...]:
     """Tell that KV caches cross from one type of network to another, and what that costs."""
-    if paths.mixed_share <= 0.0:
+    if paths is None or paths.mixed_share <= 0.0:
         return ()
     types = " and ".join(paths.types)
     message = f"prefill and decode sit in different network types ({types})"

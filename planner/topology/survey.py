@@ -68,24 +68,36 @@ def survey(
     own; `allocate` shares them out.
     """
     found = reaches(service, fleet, tree)
-    rooms: dict[str, Room] = {}
-    told: list[Reason] = list(notes.unreadable(found, tree))
-    for pool in service.pools:
-        here, reach = fleet.pools[pool.name], found[pool.name]
-        if here.shape is not None:
-            bound = further(stock, tree, reach, here.shape, here.pods, service.key.namespace)
-            if service.topology.is_elastic and not reach.barred:
-                told += notes.waiting_for_nodes(service, pool, here, bound)
-            else:
-                rooms[pool.name] = _room(pool, here, reach, bound)
-        told += notes.outside(pool, here, reach, tree)
+    rooms, waiting = _rooms(service, fleet, found, stock, tree)
     paths = notes.paths_of(service, fleet, stock, tree, network)
-    if paths is not None:
-        told += notes.mixed(service, paths, network, prompt_tokens)
-    told += notes.locality(service, fleet, found, stock, tree, network, prompt_tokens)
+    told = (
+        *notes.unreadable(found, tree),
+        *waiting,
+        *notes.outside(service, fleet, found, tree),
+        *notes.mixed(service, paths, network, prompt_tokens),
+        *notes.locality(service, fleet, found, stock, tree, network, prompt_tokens),
+    )
     domains = {name: reach.domain for name, reach in found.items()}
     transfer = paths.transfer if paths is not None and network.links else None
-    return Survey(rooms, domains, transfer, tuple(told))
+    return Survey(rooms, domains, transfer, told)
+
+
+def _rooms(
+    service: Service, fleet: Fleet, found: Mapping[str, Reach], stock: Stock, tree: Tree
+) -> tuple[dict[str, Room], list[Reason]]:
+    """Return the rooms of the pools that are capped, and which pods of the others wait."""
+    rooms: dict[str, Room] = {}
+    waiting: list[Reason] = []
+    for pool in service.pools:
+        here, reach = fleet.pools[pool.name], found[pool.name]
+        if here.shape is None:
+            continue
+        bound = further(stock, tree, reach, here.shape, here.pods, service.key.namespace)
+        if service.topology.is_elastic and not reach.barred:
+            waiting += notes.waiting_for_nodes(service, pool, here, bound)
+        else:
+            rooms[pool.name] = _room(pool, here, reach, bound)
+    return rooms, waiting
 
 
 def further(

@@ -91,21 +91,29 @@ def paths_between(
     total = sum(pairs.values())
     if total <= 0.0:
         return None
-    per_byte = latency_s = mixed = 0.0
-    for ((one, type_one), (other, type_other)), weight in pairs.items():
-        shared = type_one if type_one == type_other else None
-        tier = tree.domains[tree.meeting(one, other)].tier
-        path = link_transfer(network, tier, shared, otherwise)
-        per_byte += weight / total / path.bandwidth_bytes_per_s
-        latency_s += weight / total * path.latency_s
-        if None not in {type_one, type_other} and type_one != type_other:
-            mixed += weight / total
-    transfer = Transfer(1.0 / per_byte, latency_s)
+    shares = {pair: weight / total for pair, weight in pairs.items()}
+    transfer = _mean(shares, tree, network, otherwise)
+    mixed = sum(share for ((_, one), (_, other)), share in shares.items()
+                if None not in {one, other} and one != other)  # fmt: skip
     types = tuple(sorted({kind for _, kind in (*starts, *ends) if kind is not None}))
     if mixed <= 0.0:
         return Paths(transfer, transfer, 0.0, types)
     homes = [_within(kind, (*starts, *ends), tree, network, otherwise) for kind in types]
     return Paths(transfer, max(homes, key=lambda t: t.bandwidth_bytes_per_s), mixed, types)
+
+
+def _mean(
+    shares: Mapping[tuple[_Spot, _Spot], float], tree: Tree, network: Network, otherwise: Transfer
+) -> Transfer:
+    """Return the mean of the paths between pairs of places."""
+    per_byte = latency_s = 0.0
+    for ((one, type_one), (other, type_other)), share in shares.items():
+        tier = tree.domains[tree.meeting(one, other)].tier
+        kind = type_one if type_one == type_other else None
+        path = link_transfer(network, tier, kind, otherwise)
+        per_byte += share / path.bandwidth_bytes_per_s
+        latency_s += share * path.latency_s
+    return Transfer(1.0 / per_byte, latency_s)
 
 
 def _spots(

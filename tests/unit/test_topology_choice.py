@@ -187,6 +187,12 @@ def test_the_whole_cluster_needs_no_placement():
     assert (found.network_topology, found.node_affinity) == ({}, {})
 
 
+def test_a_pool_without_gpus_costs_none():
+    of = {"prefill": SHAPES["prefill"], "decode": PodShape({"cpu": 1.0})}
+    spare = {c.domain: c.spare_gpus for c in ranked(12, 12, 1, shapes=of) if c.fits}
+    assert spare["ib-switch0"] == 48 - 12
+
+
 def test_pods_that_go_nowhere_have_no_path():
     nowhere = dict.fromkeys(("prefill", "decode"), PodShape({"amd.com/gpu": 1.0}))
     found = ranked(1, 1, 1, shapes=nowhere)

@@ -195,6 +195,15 @@ def test_a_parent_may_name_the_nodes_of_its_child_too():
     assert tree.by_node == {"n1": ("a", "b", ROOT), "n2": ("b", ROOT)}
 
 
+def test_a_node_may_be_named_two_levels_up():
+    there = [
+        hypernode("a", 1, exactly("n1")),
+        hypernode("b", 2, child("a")),
+        hypernode("c", 3, child("b"), exactly("n1")),
+    ]
+    assert build_tree(there, nodes("n1")).faults == ()
+
+
 def test_the_tree_does_not_depend_on_the_order_of_hypernodes():
     switches, there = scenario()
     assert build_tree(switches[::-1], there) == build_tree(switches, there)
