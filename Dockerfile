@@ -30,5 +30,7 @@ ENV PATH="/opt/pd-planner/bin:${PATH}" \
     PYTHONUNBUFFERED=1
 # A number, so that Kubernetes can prove runAsNonRoot without reading the image's user table.
 USER 65532:65532
+# The page, /metrics and health, where `run` is given --listen=:8080 as in manifests/.
+EXPOSE 8080
 ENTRYPOINT ["pd-planner"]
 CMD ["--help"]

@@ -10,9 +10,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
+# Requests/s of `make traffic` over time.
+RPS ?= 0s=10,5m=100,10m=100,15m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps cluster-build cluster cluster-down lint check bench docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down lint check bench docs golden lock wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +56,10 @@ cluster-build: install ## build the programs of the test cluster (once, about 12
 
 cluster: install ## start a real control plane on this machine: Kubernetes and Volcano, simulated nodes
 	@$(PY) -m tests.cluster up
+
+traffic: install ## servers and a load behind the pods of the scenario in `make cluster`, until Ctrl-C
+	@$(PY) -m tests.cluster.traffic -f manifests/overlays/scenario/planner/services.yaml \
+	  --kubeconfig out/cluster/kubeconfig --target-file out/cluster/run/targets/traffic.json --rps $(RPS)
 
 cluster-down: install ## end what `make cluster` started
 	@$(PY) -m tests.cluster down

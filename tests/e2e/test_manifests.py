@@ -1,7 +1,7 @@
 """The shipped manifests: they say what the code says, and the real API server takes them.
 
-No CRD of KEDA is installed here: its example is applied against a minimal one that checks nothing,
-and its keys are compared with those that KEDA documents.
+The CRDs of KEDA and of the Prometheus operator are not installed here: their objects are applied
+against minimal ones that check nothing, and KEDA's keys are compared with what it documents.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ from planner.spec.crd import crd_text
 from planner.spec.service import load_services
 from profiles.schema import read_profile
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.rest import NAMESPACES, Manifest, Refused, apps, core, jobs
+from tests.cluster.rest import NAMESPACES, Manifest, Refused, Rest, apps, core, jobs
 from tests.cluster.topologies import GPU_TYPE, seven_switches
 from tests.cluster.waiting import wait_for
 from tests.cluster.workloads import is_ready, node_of, pods_of, scale
@@ -40,6 +40,7 @@ APPLIED = (
     "base",
     "overlays/scenario",
     "overlays/shared-nodes",
+    "monitoring",
     "profiling",
     "autoscalers/hpa",
     "autoscalers/keda",
@@ -196,39 +197,51 @@ def kubectl(own_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFa
 def applied(own_control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[ControlPlane]:
     # Everything at once, on the scenario's nodes; the module's own control plane ends with it.
     own_control_plane.lay_out(seven_switches())
-    own_control_plane.rest.create(CRDS, SCALED_OBJECTS)
-    wait_for(
-        "ScaledObjects are served", lambda: own_control_plane.rest.exists("/apis/keda.sh/v1alpha1")
-    )
+    rest = own_control_plane.rest
+    for kind, (plural, group, version) in FOREIGN.items():
+        rest.create(CRDS, minimal_crd(kind, plural, group, version))
+        path = f"/apis/{group}/{version}/namespaces/default/{plural}"
+        wait_for(f"{plural} are served", lambda path=path: is_served(rest, path))
     for folder in APPLIED:
         kubectl("apply", "--server-side", "-k", str(MANIFESTS / folder))
     yield own_control_plane
     for name in JOBS.values():
-        own_control_plane.rest.delete(jobs("inference", name))
+        rest.delete(jobs("inference", name))
 
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-SCALED_OBJECTS: Manifest = {
-    "metadata": {"name": "scaledobjects.keda.sh"},
-    "spec": {
-        "group": "keda.sh",
-        "scope": "Namespaced",
-        "names": {"plural": "scaledobjects", "kind": "ScaledObject"},
-        "versions": [
-            {
-                "name": "v1alpha1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "x-kubernetes-preserve-unknown-fields": True,
-                    }
-                },
-            }
-        ],
-    },
+# Kinds of others that are not installed here, each with the plural and the group of its CRD.
+FOREIGN = {
+    "ScaledObject": ("scaledobjects", "keda.sh", "v1alpha1"),
+    "PodMonitor": ("podmonitors", "monitoring.coreos.com", "v1"),
+    "PrometheusRule": ("prometheusrules", "monitoring.coreos.com", "v1"),
 }
+
+
+def minimal_crd(kind: str, plural: str, group: str, version: str) -> Manifest:
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    served = {"name": version, "served": True, "storage": True}
+    return {
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"plural": plural, "kind": kind},
+            "versions": [served | {"schema": {"openAPIV3Schema": anything}}],
+        },
+    }
+
+
+def is_served(rest: Rest, path: str) -> bool:
+    # A new kind is not found at first, then answers 429 while its storage is set up.
+    try:
+        return rest.exists(path)
+    except Refused as refused:
+        if refused.status != 429:
+            raise
+        return False
+
+
 # https://keda.sh/docs/latest/reference/scaledobject-spec/ and .../scalers/prometheus/
 KEDA_SPEC = {
     "scaleTargetRef",
