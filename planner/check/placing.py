@@ -1,12 +1,12 @@
 """Where a service that does not run yet belongs, and the manifests that put it there. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from planner.check.finding import Finding, ok, warning
 from planner.check.rules import Rule
-from planner.inventory import Inventory, Network, PodShape
+from planner.inventory import Inventory, Network, Node, Operator, PodShape, Requirement
 from planner.model import Pool, Service
 from planner.topology.capacity import Stock
 from planner.topology.choice import Candidate, rank_domains
@@ -17,9 +17,24 @@ from planner.topology.tree import Tree, build_tree
 _GPU: Final = "nvidia.com/gpu"
 
 
-def guessed_shape(pool: Pool) -> PodShape:
-    """Return what a pod of a pool asks of a node as far as the spec tells: its GPUs."""
-    return PodShape({_GPU: pool.gpus_per_replica / pool.pods_per_replica})
+def guessed_shape(pool: Pool, nodes: Sequence[Node]) -> PodShape:
+    """Return what a pod of a pool asks of a node as far as the spec tells: GPUs of its type.
+
+    A node is of the type if a label about GPUs names it, such as ``gpu-type: h100`` or
+    ``nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3``; where none does, every node counts.
+    """
+    kind = pool.gpu_type.lower()
+    values: dict[str, set[str]] = {}
+    for node in nodes:
+        for key, value in node.labels.items():
+            if "gpu" in key and kind in value.lower():
+                values.setdefault(key, set()).add(value)
+    requests = {_GPU: pool.gpus_per_replica / pool.pods_per_replica}
+    if not values:
+        return PodShape(requests)
+    key = min(values)
+    rule = Requirement(key, Operator.IN, tuple(sorted(values[key])))
+    return PodShape(requests, any_of=((rule,),))
 
 
 def absent_findings(
@@ -63,7 +78,10 @@ def placing_findings(
     if len(tree.domains) == 1:
         return
     plan = {pool.name: wanted.get(pool.name, pool.max_replicas) for pool in service.pools}
-    asked = {pool.name: shapes.get(pool.name, guessed_shape(pool)) for pool in service.pools}
+    asked = {
+        pool.name: shapes.get(pool.name) or guessed_shape(pool, stock.nodes)
+        for pool in service.pools
+    }
     ranked = rank_domains(service, plan, asked, stock, tree, network, prompt_tokens)
     shown = ", ".join(f"{name} {count}" for name, count in plan.items())
     if not ranked or not ranked[0].fits:
@@ -78,19 +96,21 @@ def placing_findings(
         )
         return
     best, *others = ranked
-    yield from _best(best, others, shown, placement(best.domain, stock, tree), prompt_tokens)
+    known = "" if network.links else " (every path alike without PD_PLANNER_NETWORK__LINKS)"
+    put = placement(best.domain, stock, tree)
+    yield from _best(best, others, shown, put, f"{prompt_tokens:.0f} tokens{known}")
 
 
 def _best(
-    best: Candidate, others: list[Candidate], plan: str, put: Placement, prompt_tokens: float
+    best: Candidate, others: list[Candidate], plan: str, put: Placement, prompt: str
 ) -> Iterator[Finding]:
     what = (
         f"no pod has a node yet; {best.domain} (tier {best.tier}) holds {plan} and leaves "
-        f"{best.spare_gpus:g} GPUs, {_moves(best, prompt_tokens)}"
+        f"{best.spare_gpus:g} GPUs; the KV cache of {prompt} moves in {_ms(best)}"
     )
     second = next((one for one in others if one.fits), None)
     if second is not None:
-        what += f"; next {second.domain} (tier {second.tier}), {_moves(second, prompt_tokens)}"
+        what += f"; next {second.domain} (tier {second.tier}), {_ms(second)}"
     fragments = _fragments(put)
     if put.notes:
         mend = f"{fragments}; {put.notes[0]}" if fragments else put.notes[0]
@@ -99,9 +119,8 @@ def _best(
         yield ok("placement", f"{what}; to put it there: {fragments}", Rule.PLACEMENT)
 
 
-def _moves(candidate: Candidate, prompt_tokens: float) -> str:
-    spent_ms = 1e3 * candidate.transfer_s
-    return f"the KV cache of {prompt_tokens:.0f} tokens moves in {spent_ms:.1f} ms"
+def _ms(candidate: Candidate) -> str:
+    return f"{1e3 * candidate.transfer_s:.1f} ms"
 
 
 def _fragments(put: Placement) -> str:

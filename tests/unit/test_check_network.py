@@ -242,8 +242,8 @@ def test_a_service_without_pods_is_told_the_domain_that_holds_all_of_it_and_the_
     (one,) = placements(found(service(4), there, fleet((), (), tier=None)))
     assert one.level is Level.OK
     assert one.what.startswith(
-        "no pod has a node yet; leaf0 (tier 1) holds prefill 4, decode 4 and leaves 0 GPUs, the KV "
-        "cache of 1000 tokens moves in 10.2 ms; next leaf1 (tier 1)"
+        "no pod has a node yet; leaf0 (tier 1) holds prefill 4, decode 4 and leaves 0 GPUs; the KV "
+        "cache of 1000 tokens moves in 10.2 ms; next leaf1 (tier 1), 10.2 ms; to put it there: "
     )
     fragments = one.what.partition("to put it there: ")[2]
     assert 'spec.networkTopology: {"mode": "hard", "highestTierAllowed": 1}' in fragments
@@ -277,6 +277,35 @@ def test_a_service_that_does_not_exist_yet_is_placed_by_the_gpus_of_its_spec():
     (one,) = absent_findings(service(4), {}, there, NETWORK)
     assert "leaf0 (tier 1) holds prefill 4, decode 4" in one.what
     assert list(absent_findings(service(4), {}, inventory(hypernodes=()), NETWORK)) == []
+
+
+def of_type(label: str, here: str, there: str) -> Inventory:
+    """Return the nodes; a label names the GPUs of leaf0 and of leaf1."""
+    return inventory(nodes=tuple(
+        replace(node, labels={label: here if i < 2 else there, "rack": f"r{i // 2}"})
+        for i, node in enumerate(nodes())
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "domain"),
+    [
+        (of_type("gpu-type", "a100", "h200"), "leaf1"),
+        (of_type("nvidia.com/gpu.product", "NVIDIA-A100-SXM4", "NVIDIA-H200"), "leaf1"),
+        (of_type("name", "a100", "h200"), "leaf0"),
+    ],
+    ids=["by name", "by product", "not by a label about other things"],
+)
+def test_a_service_that_does_not_exist_yet_goes_where_gpus_of_its_type_are(
+    there: Inventory, domain: str
+):
+    (one,) = absent_findings(service(4), {}, there, NETWORK)
+    assert f"{domain} (tier 1) holds" in one.what
+
+
+def test_without_links_a_choice_says_that_paths_count_alike():
+    (one,) = absent_findings(service(4), {}, inventory(nodes=labelled("a", "b")), Network())
+    assert "(every path alike without PD_PLANNER_NETWORK__LINKS)" in one.what
 
 
 def test_a_service_that_runs_is_not_placed_anew():
