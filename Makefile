@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 STAMP := $(VENV)/.installed
 # Requests/s of `make traffic` over time.
-RPS ?= 0s=10,5m=100,10m=100,15m=10
+RPS ?= 0s=10,3m=100,6m=100,8m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
 .PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down lint check bench docs golden lock wheel image clean
