@@ -239,3 +239,8 @@ def test_a_gateway_without_arrivals_is_told_and_its_buckets_are_those_that_count
 def test_everything_not_ok_says_its_mend_in_one_line():
     faults = [*not_ok(sample(prefill=())), *(f for told, *_ in RED.values() for f in told)]
     assert all(f.mend and f.rule and "\n" not in f.line for f in faults)
+
+
+def test_a_service_of_which_nothing_is_scraped_is_told_so_once_a_pool():
+    told = not_ok(sample(prefill=(), decode=()))
+    assert [finding.rule for finding in told] == [Rule.PODS_SCRAPED, Rule.PODS_SCRAPED]

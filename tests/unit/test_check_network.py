@@ -310,3 +310,12 @@ def test_without_links_a_choice_says_that_paths_count_alike():
 
 def test_a_service_that_runs_is_not_placed_anew():
     assert placements(found()) == []
+
+
+def test_a_plan_that_only_the_whole_cluster_holds_needs_no_manifest():
+    leaf = replace(LEAF0, members=exactly("n0"))
+    there = inventory(nodes=nodes(), hypernodes=(leaf,))
+    (one,) = placements(found(service(8), there, fleet((), (), tier=None)))
+    assert "holds prefill 8, decode 8" in one.what
+    assert "needs no placement" in one.line
+    assert "networkTopology" not in one.line

@@ -47,6 +47,7 @@ GREEN: dict[str, tuple[Pool, Object]] = {
         pool(**LWS, gpus_per_replica=8), {"spec": group(workers=4, size=2)}),
     "group whose leader has none": (
         pool(**LWS, gpus_per_replica=8), {"spec": group(template(0), workers=8, size=2)}),
+    "template in another object": (pool(), {"spec": {"replicas": 4}}),
     "one replica by default": (pool(), {"spec": {"template": template()}}),
 }  # fmt: skip
 
