@@ -37,11 +37,12 @@ def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interva
     """Difference one pool's pods between two samples."""
     earlier = {pod.pod: pod for pod in before}
     newest_s = max((pod.at_s for pod in now), default=0.0)
-    spans = [p.at_s - earlier[p.pod].at_s for p in now if p.pod in earlier]
+    live, alive_before = alive(now), alive(before)
+    # Not of those that left: after a scale-down they may be most, and their spans are short.
+    spans = [p.at_s - earlier[p.pod].at_s for p in live if p.pod in earlier]
     span_s = median([s for s in spans if s > 0.0] or [0.0])
     if span_s <= 0.0:  # every pod is new: the time between the two newest scrapes
         span_s = max(newest_s - max((p.at_s for p in before), default=newest_s), 0.0)
-    live, alive_before = alive(now), alive(before)
     added: dict[Signal, Histogram] = {}
     counted: dict[Signal, float] = {}
     for pod in _accountable(now, earlier):

@@ -103,6 +103,15 @@ def test_a_span_is_the_usual_one_of_the_pods():
     assert difference(before, now).span_s == 60.0
 
 
+def test_a_span_is_not_that_of_pods_that_left_even_if_most_did():
+    """A scale-down from 4 to 1: the other three were last scraped 10 s after the last sample."""
+    before = [pod_sample(name, START_S, 100.0) for name in "abcd"]
+    now = [pod_sample(name, START_S + 10.0, 110.0) for name in "bcd"]
+    interval = difference(before, [*now, pod_sample("a", LATER_S, 150.0)])
+    assert interval.span_s == 60.0
+    assert requests(interval) == 80.0
+
+
 BOUNDS = (1.0, 2.0, math.inf)
 
 
