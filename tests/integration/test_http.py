@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import requests
@@ -23,6 +24,7 @@ from planner.record import TickRecord
 from tests.builders import Drive, service
 from tests.integration.prometheus_server import prometheus, wait_for
 
+ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 30
 OTHER = ServiceKey("chat", "qwen/2")
 
@@ -421,6 +423,34 @@ def test_the_end_is_prompt_even_with_open_connections(driven):
     assert not [thread for thread in threading.enumerate() if thread.name == "http"]
 
 
+# In a process of its own: what a cut-off client leaves behind ends with the process.
+STUCK_CLIENT = """
+import socket
+from planner.adapters.clock import stopwatch_s
+from planner.adapters.http import serve
+from planner.adapters.http_site import Site
+from planner.model import ServiceKey
+from tests.builders import service
+
+# Metrics of so many services fill every buffer between the server and a client that stops.
+site = Site([service(key=ServiceKey("many", str(i))) for i in range(3000)])
+took_s = stopwatch_s()
+with serve("127.0.0.1:0", site) as url:
+    stuck = socket.socket()
+    stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    stuck.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+    stuck.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: here\\r\\n\\r\\n")
+    assert stuck.recv(12) == b"HTTP/1.1 200"
+    begun_s = took_s()
+print(took_s() - begun_s)
+"""
+
+
+def test_a_client_that_does_not_read_on_holds_nobody_up():
+    done = python(STUCK_CLIENT)
+    assert 1.0 < float(done.stdout) < 10.0, done.stderr
+
+
 def test_ticks_and_scrapes_at_once_do_no_harm(driven, url):
     failed = []
 
@@ -452,11 +482,16 @@ with serve("127.0.0.1:0", Site([service()])) as url:
     import requests
     print(requests.get(url, timeout=30).status_code)
 """
-    done = subprocess.run(
+    done = python(script)
+    assert done.stdout.strip() == "200", done.stderr
+
+
+def python(script):
+    return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": "."},
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.stdout.strip() == "200", done.stderr
