@@ -85,20 +85,22 @@ def placing_findings(
     ranked = rank_domains(service, plan, asked, stock, tree, network, prompt_tokens)
     shown = ", ".join(f"{name} {count}" for name, count in plan.items())
     if not ranked or not ranked[0].fits:
-        reasons = (
-            "; ".join(one.why_not for one in ranked[:3]) or "there is no HyperNode of the tier"
-        )
-        yield warning(
-            "placement",
-            f"no network domain holds {shown}: {reasons}",
-            "lower maxReplicas, raise topology.highestTierAllowed, or free nodes",
-            Rule.PLACEMENT,
-        )
+        yield _nowhere(ranked, shown)
         return
     best, *others = ranked
     known = "" if network.links else " (every path alike without PD_PLANNER_NETWORK__LINKS)"
     put = placement(best.domain, stock, tree)
     yield from _best(best, others, shown, put, f"{prompt_tokens:.0f} tokens{known}")
+
+
+def _nowhere(ranked: Sequence[Candidate], plan: str) -> Finding:
+    reasons = "; ".join(one.why_not for one in ranked[:3]) or "there is no HyperNode of the tier"
+    return warning(
+        "placement",
+        f"no network domain holds {plan}: {reasons}",
+        "lower maxReplicas, raise topology.highestTierAllowed, or free nodes",
+        Rule.PLACEMENT,
+    )
 
 
 def _best(
