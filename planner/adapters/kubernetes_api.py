@@ -197,14 +197,16 @@ class KubernetesApi:
 
         try:
             yield
+        except (broken.NewConnectionError, broken.SSLError, OSError) as error:
+            raise ClusterError(
+                f"{call}: the API server {self.server} is unreachable: {_root(error)}"
+            ) from error
         except broken.TimeoutError as error:
             raise ClusterError(
                 f"{call}: {self.server} gave no answer within {timeout_s:g} s"
             ) from error
-        except (broken.HTTPError, OSError) as error:
-            raise ClusterError(
-                f"{call}: the API server {self.server} is unreachable: {_root(error)}"
-            ) from error
+        except broken.HTTPError as error:
+            raise ClusterError(f"{call}: the connection to {self.server} broke off") from error
         except ConfigException as error:
             raise ClusterError(f"{call}: no credentials: {error}") from error
 
