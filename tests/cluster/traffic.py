@@ -22,8 +22,9 @@ from urllib3.exceptions import HTTPError
 
 from planner.adapters.clock import pause, stopwatch_s
 from planner.adapters.exposition import lines, text_format
+from planner.adapters.kubernetes_objects import DRAIN_ANNOTATION
 from planner.adapters.targets import pod_pattern
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
 from planner.model import Pool, Service, Transfer
 from planner.simulation.trace_files import open_trace
 from planner.simulation.traces import Trace, clip, scale_trace
@@ -36,7 +37,6 @@ LOOK_EVERY_S = 0.5
 TELL_EVERY_S = 30.0
 # Attainment is told over the last minute.
 WINDOW_S = 60.0
-DRAIN_MARK = "pd-planner.io/drain-until"
 
 
 class Api:
@@ -78,7 +78,7 @@ def seen_pods(pods: Sequence[Mapping[str, Any]], pools: Sequence[Pool]) -> Itera
     for pod in pods:
         meta, conditions = pod["metadata"], pod.get("status", {}).get("conditions") or ()
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        leaves = "deletionTimestamp" in meta or DRAIN_MARK in (meta.get("annotations") or {})
+        leaves = "deletionTimestamp" in meta or DRAIN_ANNOTATION in (meta.get("annotations") or {})
         for pool, pattern in patterns.items():
             if pattern.fullmatch(meta["name"]):
                 yield SeenPod(meta["uid"], meta["name"], pool, is_ready and not leaves)
@@ -147,7 +147,11 @@ def served(traffic: Traffic, host: str, port: int) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Say nothing."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        what = f"--listen {host}:{port}: {error.strerror}"
+        raise InputError(f"{what}: give another port, or 0 for any") from error
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
     thread.start()
     try:

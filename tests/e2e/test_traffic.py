@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 
+from planner.adapters.kubernetes_objects import DRAIN_ANNOTATION
 from planner.model import Signal
 from planner.simulation.traces import make_trace
 from planner.spec.service import LoadedService, load_services
@@ -26,7 +27,6 @@ from tests.cluster.workloads import READY_AFTER, pod_template, task, volcano_job
 
 ROOT = Path(__file__).parents[2]
 PLANNER = ROOT / "manifests" / "overlays" / "scenario" / "planner"
-DRAIN = "pd-planner.io/drain-until"
 
 
 def profile_of(_: str, name: str) -> dict[str, str]:
@@ -232,7 +232,7 @@ def test_the_command_follows_the_jobs_and_ends_at_sigterm(
         shown = session.get(f"{url}/metrics", timeout=10).text
     for name in ("pd-prefill-service-prefill-worker-1", "pd-decode-service-decode-worker-0"):
         assert f'namespace="{namespace}",model_name="llama-8b",pod="{name}"' in shown
-    marked = {"metadata": {"annotations": {DRAIN: "2026-01-01T00:00:00Z"}}}
+    marked = {"metadata": {"annotations": {DRAIN_ANNOTATION: "2026-01-01T00:00:00Z"}}}
     rest.patch(core(namespace, "pods", "pd-prefill-service-prefill-worker-1"), marked)
     wait_for("it is drained", lambda: status()["serving"] == {"prefill": 1, "decode": 1}, 30.0)
     traffic.send_signal(signal.SIGTERM)
