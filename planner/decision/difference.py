@@ -38,8 +38,10 @@ def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interva
     earlier = {pod.pod: pod for pod in before}
     newest_s = max((pod.at_s for pod in now), default=0.0)
     live, alive_before = alive(now), alive(before)
-    # Not of those that left: after a scale-down they may be most, and their spans are short.
-    spans = [p.at_s - earlier[p.pod].at_s for p in live if p.pod in earlier]
+    # Of those that serve at both ends: one that left, and one that took the name of one that had
+    # left, show other times, and after a change of scale they may be most.
+    began_s = {p.pod: p.at_s for p in alive_before}
+    spans = [p.at_s - began_s[p.pod] for p in live if p.pod in began_s]
     span_s = median([s for s in spans if s > 0.0] or [0.0])
     if span_s <= 0.0:  # every pod is new: the time between the two newest scrapes
         span_s = max(newest_s - max((p.at_s for p in before), default=newest_s), 0.0)

@@ -112,6 +112,16 @@ def test_a_span_is_not_that_of_pods_that_left_even_if_most_did():
     assert requests(interval) == 80.0
 
 
+def test_a_span_does_not_begin_at_the_death_of_a_namesake():
+    """A scale-up soon after a scale-down: the new pods carry the names of those that left."""
+    dead_s = START_S - 50.0
+    before = [pod_sample("a", START_S, 100.0), *(pod_sample(n, dead_s, 80.0) for n in "bcd")]
+    now = [pod_sample("a", LATER_S, 150.0), *(pod_sample(n, LATER_S, 10.0) for n in "bcd")]
+    interval = difference(before, now)
+    assert interval.span_s == 60.0
+    assert requests(interval) == 80.0
+
+
 BOUNDS = (1.0, 2.0, math.inf)
 
 
