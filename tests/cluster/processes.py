@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 LEASH = Path(__file__).with_name("leash.py")
+ROOT = Path(__file__).parents[2]
 END_S = 10.0
 
 
@@ -41,6 +42,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=alone,
+                cwd=ROOT,
                 start_new_session=True,
             )
 
@@ -63,6 +65,12 @@ class Process:
         if self._child is not None:
             self._child.kill()
             self._child.wait(END_S)
+
+    def ask_to_end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal that it should end at; return its exit status."""
+        assert self._child is not None, f"{self.name} was never started"
+        self._child.send_signal(number)
+        return self._child.wait(END_S)
 
     def rss_mib(self) -> float:
         """Return the memory it holds [MiB]."""
