@@ -89,8 +89,9 @@ class Stage:
 
     def wait_ready(self, timeout_s: float = 20.0, **replicas: int) -> None:
         def settled() -> bool:
-            return all(
-                self.pool(name).ready() == count == len(self.pool(name).pods)
+            fleet = self.look()
+            return isinstance(fleet, Fleet) and all(
+                fleet.pools[name].ready() == count == len(fleet.pools[name].pods)
                 for name, count in replicas.items()
             )
 
