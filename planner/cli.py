@@ -96,7 +96,7 @@ def run(*, settings: "Settings", file: flags.SpecFiles) -> int:
     """
     from planner.controller import run as run_controller
 
-    return run_controller(file, settings)
+    return run_controller(files=file, settings=settings)
 
 
 @app.command(
@@ -122,12 +122,16 @@ def recommend(
     from planner import controller
 
     if current is None:
-        return controller.recommend_live(file, settings, watch=watch, output=output.value)
+        return controller.recommend_live(
+            files=file, settings=settings, watch=watch, output=output.value
+        )
     services = [loaded.service for loaded in _load(file, settings)]
     pools = dict.fromkeys(pool.name for service in services for pool in service.pools)
     running = flags.read_replicas("--current", current, pools)
     assert running is not None
-    return controller.recommend(services, settings, running, watch=watch, output=output.value)
+    return controller.recommend(
+        services=services, settings=settings, running=running, watch=watch, output=output.value
+    )
 
 
 @app.command(
@@ -296,7 +300,14 @@ def _load_one(file: Path, settings: "Settings") -> "LoadedService":
 def _print_findings(findings: dict[str, list["Finding"]], output: Output) -> None:
     if output is Output.JSON:
         rows = [
-            {"service": key, "level": f.level, "where": f.where, "what": f.what, "mend": f.mend}
+            {
+                "service": key,
+                "level": f.level,
+                "rule": f.rule,
+                "where": f.where,
+                "what": f.what,
+                "mend": f.mend,
+            }
             for key, found in findings.items()
             for f in found
         ]

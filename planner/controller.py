@@ -17,7 +17,7 @@ from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
 from planner.errors import ClusterError, InputError
 from planner.model import Mode, Service
-from planner.ports import Cluster, Telemetry
+from planner.ports import Cluster, Metrics, Telemetry
 from planner.printing import print_recommendations
 from planner.process import settle
 from planner.record import TickRecord
@@ -43,12 +43,12 @@ def run(files: Sequence[Path], settings: Settings) -> int:
     """Drive the services until a signal comes; no fault of Prometheus or the cluster ends it."""
     configure_logging(settings.log.level, settings.log.format)
     stop = stop_on_signals()
-    metrics = prometheus(settings)
     with contextlib.ExitStack() as opened:
         loaded = _load_when_reachable(files, settings, stop)
         services = [found.service for found in loaded]
         if not services:
             return 0
+        metrics = prometheus(settings)
         telemetry: list[Telemetry] = [TickLog(), *_recorded(settings, opened)]
         ticked = _served(settings.http.listen, services, telemetry, opened)
         cluster = live_cluster(settings, services, opened)
@@ -88,16 +88,30 @@ def recommend(
     counts = {
         s.key: {p.name: running[p.name] * p.pods_per_replica for p in s.pools} for s in services
     }
-    return _advise(services, settings, MemoryCluster(counts), watch=watch, output=output)
+    cluster = MemoryCluster(counts)
+    return _advise(services, settings, prometheus(settings), cluster, watch=watch, output=output)
 
 
 def recommend_live(files: Sequence[Path], settings: Settings, *, watch: bool, output: str) -> int:
-    """Say what every service needs beside what runs in the cluster; never write to it."""
+    """Say what every service needs beside what runs in the cluster; never write to it.
+
+    Raises
+    ------
+    InputError
+        If there is no way to a cluster.
+    """
     _configure_advice(settings, watch=watch)
     with contextlib.ExitStack() as opened:
         services = [found.service for found in load_from_cluster(files, settings)]
-        cluster = live_cluster(settings, services, opened)
-        return _advise(services, settings, cluster, watch=watch, output=output)
+        metrics = prometheus(settings)
+        try:
+            cluster = live_cluster(settings, services, opened)
+        except InputError as error:
+            stand_in = (
+                "or give --current, such as --current prefill=4,decode=6, instead of a cluster"
+            )
+            raise InputError(f"{error}; {stand_in}") from None
+        return _advise(services, settings, metrics, cluster, watch=watch, output=output)
 
 
 def _configure_advice(settings: Settings, *, watch: bool) -> None:
@@ -105,15 +119,20 @@ def _configure_advice(settings: Settings, *, watch: bool) -> None:
 
 
 def _advise(
-    services: Sequence[Service], settings: Settings, cluster: Cluster, *, watch: bool, output: str
+    services: Sequence[Service],
+    settings: Settings,
+    metrics: Metrics,
+    cluster: Cluster,
+    *,
+    watch: bool,
+    output: str,
 ) -> int:
     """Recommend once or for ever; 1 if there was not enough evidence."""
     asked = [replace(s, mode=Mode.OFF if s.mode is Mode.OFF else Mode.RECOMMEND) for s in services]
     with contextlib.ExitStack() as opened:
         telemetry: list[Telemetry] = [TickLog()] if watch else []
         telemetry += _recorded(settings, opened)
-        metrics, network = prometheus(settings), settings.network.network
-        supervisor = Supervisor(asked, metrics, cluster, telemetry, network)
+        supervisor = Supervisor(asked, metrics, cluster, telemetry, settings.network.network)
         if watch:
             stop = stop_on_signals()
             _tick_until(stop, supervisor, lambda told, _: print_recommendations(told, output))
@@ -205,12 +224,18 @@ def load_from_cluster(files: Sequence[Path], settings: Settings) -> list[LoadedS
     from planner.adapters.kubernetes_api import KubernetesApi
     from planner.adapters.kubernetes_check import CONFIG_MAPS
 
-    def config_maps(namespace: str, name: str) -> Mapping[str, str]:
-        found: Mapping[str, str] = api.get(CONFIG_MAPS, namespace, name).get("data") or {}
-        return found
+    # Opened when the first ConfigMap is asked for: a fault of a file is told without a cluster.
+    with contextlib.ExitStack() as opened:
+        apis: list[KubernetesApi] = []
 
-    facts = settings.network
-    with contextlib.closing(KubernetesApi(_access(settings))) as api:
+        def config_maps(namespace: str, name: str) -> Mapping[str, str]:
+            if not apis:
+                api = KubernetesApi(_access(settings))
+                apis.append(opened.enter_context(contextlib.closing(api)))
+            found: Mapping[str, str] = apis[0].get(CONFIG_MAPS, namespace, name).get("data") or {}
+            return found
+
+        facts = settings.network
         return load_services(list(files), facts.transfer, facts.node_startup_s, config_maps)
 
 

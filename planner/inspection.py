@@ -42,8 +42,8 @@ def check_cluster(files: Sequence[Path], settings: Settings) -> Findings:
     InputError without an address of Prometheus or a usable kubeconfig, ClusterError if profiles
     are in a cluster that can't be read.
     """
-    metrics = prometheus(settings)
     loaded = load_from_cluster(files, settings)
+    metrics = prometheus(settings)
     with contextlib.ExitStack() as opened:
         cluster = live_cluster(settings, [found.service for found in loaded], opened)
         found = {

@@ -360,10 +360,12 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class PoolFleet:
-    """Pods asked of the target, and those that exist (empty if they can't be listed).
+    """Pods asked of the target, and those that exist.
 
     Attributes
     ----------
+    is_listed
+        Whether `pods` are all there are; without it none are known, and what is asked for counts.
     uid
         Which object it is: a new one of the same name is another target. None: not known.
     shape
@@ -380,10 +382,11 @@ class PoolFleet:
     shape: PodShape | None = None
     pinned_tier: int | None = None
     changed_by: str | None = None
+    is_listed: bool = False
 
     def ready(self, pods_per_replica: int = 1) -> int:
-        """Return the replicas that serve; without a pod list, those asked for."""
-        if not self.pods:
+        """Return the replicas that serve; without a list of pods, those asked for."""
+        if not self.pods and not self.is_listed:
             return self.replicas // pods_per_replica
         serving = sum(1 for p in self.pods if p.ready_s is not None and not p.terminating)
         return serving // pods_per_replica
@@ -410,6 +413,8 @@ class Fleet:
     ----------
     rooms
         Caps each pool by what its domain still holds; a pool that is absent is not capped.
+    domains
+        By pool name the network domain its pods must be in; absent or None: any.
     transfer
         How KV caches move between the pools where they really are, None if that is not known.
     notes
@@ -419,6 +424,7 @@ class Fleet:
     at_s: float
     pools: Mapping[str, PoolFleet]
     rooms: Mapping[str, Room] = field(default_factory=dict)
+    domains: Mapping[str, str | None] = field(default_factory=dict)
     transfer: Transfer | None = None
     notes: tuple[Reason, ...] = ()
 

@@ -138,8 +138,8 @@ class HttpSettings(BaseSettings):
     model_config = _CONFIG
 
     listen: Annotated[str, AfterValidator(_listen_address)] | None = None
-    """Address of the page, `/metrics` and health of `run`, `HOST:PORT`, or `:PORT` for every
-    interface; default: not served."""
+    """Address of the page, `/metrics` and health of `run`, such as `127.0.0.1:8080`, or `:PORT`
+    for every interface; default: not served."""
 
 
 class LogSettings(BaseSettings):

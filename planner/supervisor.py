@@ -128,7 +128,13 @@ class Supervisor:
             return unread(service, fleet, ground)
         tokens = self._loops[service.key].prompt_tokens or PROMPT_TOKENS
         found = survey(service, fleet, ground.stock, ground.tree, self._network, tokens)
-        return replace(fleet, rooms=found.rooms, transfer=found.transfer, notes=found.notes)
+        return replace(
+            fleet,
+            rooms=found.rooms,
+            domains=found.domains,
+            transfer=found.transfer,
+            notes=found.notes,
+        )
 
     def _ground(self, now_s: float) -> "Ground | ClusterError | None":
         """Return nodes and network at `now_s` [s, Unix]; the tree only anew when it changed."""

@@ -4,9 +4,10 @@ A program that is missing skips the test with a reason and a way to get it; with
 fails instead, so that a green run there has left nothing out.
 """
 
+import logging
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -81,6 +82,15 @@ def leave_out(pytestconfig: pytest.Config) -> LeaveOut:
         pytest.skip(reason)
 
     return give_up
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Take back what a command made of the log: the next test reads it too."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

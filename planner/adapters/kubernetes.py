@@ -17,6 +17,7 @@ from planner.adapters.kubernetes_caches import ClusterCaches
 from planner.adapters.kubernetes_ownership import costs_deletion, pods_by_target
 from planner.adapters.kubernetes_targets import Place, SeenTarget, TargetReader
 from planner.adapters.kubernetes_writes import TargetWriter, each
+from planner.adapters.targets import tells_its_pods
 from planner.errors import ClusterError, ConflictError
 from planner.inventory import Inventory
 from planner.model import Fleet, Patch, Pod, PoolFleet, Service, ServiceKey, Target
@@ -173,4 +174,5 @@ class KubernetesCluster:
             shape=seen.shape,
             pinned_tier=tier,
             changed_by=seen.changed_by,
+            is_listed=tells_its_pods(seen.reading.target),
         )

@@ -285,6 +285,12 @@ def pod_index(target: Target, pod: str) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def tells_its_pods(target: Target) -> bool:
+    """Return whether the pods of a target can be told from others, by label or by name."""
+    row = kind_of(target)
+    return bool(row.labels) or row.pods is not None
+
+
 def pod_labels(target: Target) -> dict[str, str]:
     """Return the labels that all pods of the target carry and no others; empty: not known."""
     return {

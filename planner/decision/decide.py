@@ -256,13 +256,13 @@ def _pool_decisions(
     """Return each pool's part of the decision."""
     decisions: dict[str, PoolDecision] = {}
     for pool in service.pools:
-        name, room = pool.name, standing.fleet.rooms.get(pool.name)
+        name = pool.name
         decisions[name] = PoolDecision(
             recommended[name],
             desired[name],
             standing.current[name],
             standing.fleet.pools[name].ready(pool.pods_per_replica),
             standing.lead_s[name],
-            None if room is None else room.domain,
+            standing.fleet.domains.get(name),
         )
     return decisions

@@ -9,7 +9,8 @@ from planner.model import Decision, Fleet, Mode, Patch, Service, ServiceKey
 from planner.topology.capacity import Stock
 from planner.topology.tree import Tree
 
-Grants = Mapping[tuple[ServiceKey, str], Grant]
+Grants = Mapping[str, Grant]
+"""What each pool of one service may have, by pool name."""
 
 
 def share(
@@ -31,8 +32,10 @@ def share(
         The nodes and the network they are in.
     """
     asks = [ask for s in services for ask in _asks(s, fleets[s.key], decisions[s.key])]
-    grants = allocate(asks, stock, tree) if asks else {}
-    return {s.key: granted(s, decisions[s.key], grants) for s in services}
+    grants: dict[ServiceKey, dict[str, Grant]] = {}
+    for (key, pool), grant in (allocate(asks, stock, tree) if asks else {}).items():
+        grants.setdefault(key, {})[pool] = grant
+    return {s.key: granted(s, decisions[s.key], grants.get(s.key, {})) for s in services}
 
 
 def _asks(service: Service, fleet: Fleet | ClusterError, decision: Decision) -> list[Ask]:
@@ -47,8 +50,8 @@ def _asks(service: Service, fleet: Fleet | ClusterError, decision: Decision) -> 
         found, told = fleet.pools[pool.name], decision.pools[pool.name]
         if found.shape is None:
             continue
-        nodes = [p.node for p in found.pods if p.node is not None and not p.terminating]
-        running = min(len(nodes) // pool.pods_per_replica, told.current)
+        placed = sum(1 for p in found.pods if p.node is not None and not p.terminating)
+        running = min(placed // pool.pods_per_replica, told.current)
         desired = max(told.desired, told.current)
         if desired == running:
             continue
@@ -66,7 +69,8 @@ def _asks(service: Service, fleet: Fleet | ClusterError, decision: Decision) -> 
                 ordered_replicas=told.current,
                 floor_replicas=pool.min_replicas,
                 is_elastic=service.topology.is_elastic,
-                occupied=frozenset(nodes),
+                # A pod that is leaving keeps others from its node until it is gone.
+                occupied=frozenset(p.node for p in found.pods if p.node is not None),
             )
         )
     return asks
@@ -74,9 +78,10 @@ def _asks(service: Service, fleet: Fleet | ClusterError, decision: Decision) -> 
 
 def granted(service: Service, decision: Decision, grants: Grants) -> Decision:
     """Return a decision with its growth cut to what was granted, and why."""
-    own = {pool: grant for (key, pool), grant in grants.items() if key == service.key}
     short = {
-        pool: grant for pool, grant in own.items() if grant.replicas < decision.pools[pool].desired
+        pool: grant
+        for pool, grant in grants.items()
+        if grant.replicas < decision.pools[pool].desired
     }
     if not short or decision.patch is None:
         return decision

@@ -135,6 +135,6 @@ def _room(pool: Pool, here: PoolFleet, reach: Reach, bound: Bound) -> Room:
     running = len(placed(here.pods))
     pods = running + bound.pods
     replicas = pods // pool.pods_per_replica
-    if not here.pods:
+    if not here.pods and not here.is_listed:
         replicas = max(replicas, here.replicas // pool.pods_per_replica)
     return Room(replicas, reach.domain, bound.why)

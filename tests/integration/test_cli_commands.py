@@ -1,5 +1,6 @@
 """The commands: what they hand to the application, their exit codes, and how they end."""
 
+import importlib
 import inspect
 import json
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import planner
 from planner.__main__ import main
 from planner.cli import app
 from planner.errors import MetricsError, TraceError
@@ -20,7 +22,13 @@ from planner.model import Service
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "llama-8b-h200.yaml")
 PAIR = ["-f", EXAMPLE, "-f", str(ROOT / "examples" / "llama-70b-h100-a100.yaml")]
-COMMANDS = ["demo", "recommend", "check", "simulate", "explain", "backtest", "schema"]
+COMMANDS = ["demo", "run", "recommend", "check", "simulate", "explain", "backtest", "schema"]
+
+APPLICATION = {
+    "planner.app": ("demo", "simulate", "explain", "backtest"),
+    "planner.controller": ("run", "recommend", "recommend_live"),
+}
+"""What the commands hand over to, by module."""
 
 Calls = dict[str, dict[str, Any]]
 
@@ -29,7 +37,6 @@ Calls = dict[str, dict[str, Any]]
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """Stand in for the application; remember what each command handed over."""
     seen: Calls = {}
-    double = ModuleType("planner.app")
 
     def listener(name: str) -> Callable[..., int]:
         def listen(**given: Any) -> int:
@@ -38,9 +45,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return listen
 
-    for name in ("demo", "recommend", "simulate", "explain", "backtest"):
-        setattr(double, name, listener(name))
-    monkeypatch.setitem(sys.modules, "planner.app", double)
+    for module, names in APPLICATION.items():
+        double = ModuleType(module)
+        for name in names:
+            setattr(double, name, listener(name))
+        monkeypatch.setitem(sys.modules, module, double)
+        # What is imported already is also an attribute of its package.
+        monkeypatch.setattr(planner, module.rpartition(".")[2], double, raising=False)
     return seen
 
 
@@ -50,7 +61,7 @@ def test_recommend_hands_over_services_settings_and_replicas(calls: Calls):
     assert main([*arguments, "--prometheus", "http://p", "--record", "r.jsonl"]) == 0
     given = calls["recommend"]
     assert [type(service) for service in given["services"]] == [Service]
-    assert given["current"] == {"prefill": 4, "decode": 6}
+    assert given["running"] == {"prefill": 4, "decode": 6}
     assert (given["watch"], given["output"]) == (True, "json")
     assert given["settings"].prometheus.url == "http://p"
     assert given["settings"].log.record == Path("r.jsonl")
@@ -95,20 +106,41 @@ def test_demo_and_explain_hand_over_what_the_flags_say(calls: Calls):
     assert calls["explain"] == {"record": Path("r.jsonl"), "at": "10:00"}
 
 
+def test_without_replicas_recommend_hands_over_the_files_for_a_cluster(calls: Calls):
+    arguments = ["recommend", "-f", EXAMPLE, "--prometheus", "http://p", "--context", "lab"]
+    assert main(arguments) == 0
+    given = calls["recommend_live"]
+    assert (given["files"], given["watch"], given["output"]) == ([Path(EXAMPLE)], False, "table")
+    assert given["settings"].kubernetes.context == "lab"
+
+
+def test_run_hands_over_files_and_settings(calls: Calls):
+    arguments = ["run", *PAIR, "--prometheus", "http://p", "--listen", "127.0.0.1:8080"]
+    assert main([*arguments, "--record", "r.jsonl", "--log-format", "json"]) == 0
+    given = calls["run"]
+    assert len(given["files"]) == 2
+    assert given["settings"].http.listen == "127.0.0.1:8080"
+    assert (given["settings"].log.record, given["settings"].log.format) == (Path("r.jsonl"), "json")
+
+
 def test_application_takes_what_the_commands_hand_over(calls: Calls):
     for arguments in (
         ["demo"],
+        ["run", "-f", EXAMPLE],
         ["recommend", "-f", EXAMPLE],
+        ["recommend", "-f", EXAMPLE, "--current", "prefill=1,decode=1"],
         ["simulate", "-f", EXAMPLE, "--trace", "t"],
         ["explain", "r"],
         ["backtest", "--trace", "t"],
     ):
         assert main(arguments) == 0
     handed = dict(calls)
-    del sys.modules["planner.app"]
-    real = pytest.importorskip("planner.app")
-    for name, given in handed.items():
-        inspect.signature(getattr(real, name)).bind(**given)
+    for module in APPLICATION:
+        del sys.modules[module]
+    for module, names in APPLICATION.items():
+        real = importlib.import_module(module)
+        for name in names:
+            inspect.signature(getattr(real, name)).bind(**handed[name])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +192,7 @@ def test_unexpected_fault_keeps_its_traceback(calls: Calls, monkeypatch: pytest.
 def test_exit_code_of_the_application_is_that_of_the_command(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sys.modules["planner.app"], "recommend", lambda **_: 1)
+    monkeypatch.setattr(sys.modules["planner.controller"], "recommend_live", lambda **_: 1)
     assert main(["recommend", "-f", EXAMPLE]) == 1
 
 
@@ -169,11 +201,6 @@ def test_check_prints_a_line_each_for_every_service(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "warning"}
     assert {line.split()[1] for line in lines} == {"inference/llama-8b:", "inference/llama-70b:"}
-
-
-def test_check_without_offline_says_what_it_did_not_look_at(capsys: pytest.CaptureFixture[str]):
-    assert main(["check", "-f", EXAMPLE]) == 0
-    assert "warning inference/llama-8b: metrics, cluster: not looked at" in capsys.readouterr().out
 
 
 def test_check_ends_with_1_on_an_error_and_prints_json(
@@ -185,7 +212,7 @@ def test_check_ends_with_1_on_an_error_and_prints_json(
     assert main(["check", "-f", str(path), "--offline", "-o", "json"]) == 1
     rows = json.loads(capsys.readouterr().out)
     (bad,) = [row for row in rows if row["level"] == "error"]
-    assert bad["where"] == "pool prefill: ttft"
+    assert (bad["where"], bad["rule"]) == ("pool prefill: ttft", "ttft-reachable")
     assert bad["mend"].startswith("raise sla.ttft")
 
 

@@ -193,13 +193,15 @@ class TestForms:
         assert "model_name=other" in told
         assert "check that its pods are scraped" in told
 
-    def test_no_replicas_are_asked_for_in_one_line(
-        self, world: World, capsys: pytest.CaptureFixture[str]
+    def test_without_a_cluster_replicas_are_asked_for_in_one_line(
+        self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ):
+        monkeypatch.setenv("KUBECONFIG", str(world.spec.with_name("none")))
         assert main(["recommend", "-f", str(world.spec), "--prometheus", world.url]) == 2
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
-        assert err.startswith("--current: ")
+        assert err.startswith("--kubeconfig, --context: ")
+        assert "or give --current, such as --current prefill=4,decode=6" in err
 
     def test_no_prometheus_is_asked_for_in_one_line(
         self, world: World, capsys: pytest.CaptureFixture[str]

@@ -101,3 +101,8 @@ def test_price_counts_gpus_where_none_is_given(price, expected):
 
 def test_failure_budget_is_what_attainment_leaves():
     assert Sla(0.5, 0.03, attainment_ratio=0.95).failure_budget == pytest.approx(0.05)
+
+
+def test_a_list_without_a_pod_has_nobody_ready_and_no_list_counts_what_is_asked_for():
+    assert PoolFleet(4, is_listed=True).ready() == 0
+    assert PoolFleet(4).ready() == 4
