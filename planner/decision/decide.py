@@ -62,7 +62,8 @@ class State:
 class Standing:
     """The fleet as one tick finds it: replicas by pool name, what fits, and what was noticed.
 
-    `stuck` caps pools whose last order found no nodes; `room` is that and what else fits.
+    `stuck` caps pools whose last order found no nodes; `room` is that, and what else fits beside
+    what is ordered.
     """
 
     fleet: Fleet
@@ -124,7 +125,9 @@ def _stand(
     stuck, caps, waiting = note_stuck(service, state.stuck, fleet, now_s)
     constrained = note_fleet(start_over(state.constrain, renewed), current, now_s)
     state = replace(state, contention=contention, stuck=stuck, constrain=constrained)
-    room = dict(fleet.room_replicas)
+    # What is ordered already is taken back by number, where it is stuck, and for no other shortage:
+    # a target removes its highest numbers, and those may run while a lower one waits.
+    room = {name: max(fits, current[name]) for name, fits in fleet.room_replicas.items()}
     for name, cap in caps.items():
         room[name] = min(cap, room.get(name, cap))
     notes = (*seen, *waiting, *fleet.notes)

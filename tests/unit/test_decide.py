@@ -286,6 +286,19 @@ def test_a_gpu_limit_leaves_the_best_split_and_says_what_lacks():
     assert "will miss the SLA" in found.message
 
 
+def test_a_pod_that_lost_its_room_is_no_reason_to_remove_one_that_runs():
+    """A target removes its highest numbers: a lower one may be the one that waits for a node."""
+    window = replace(ACTING.pools[0].behavior.scale_down, stabilization_window_s=0.0)
+    at_once = replace(ACTING.pools[0].behavior, scale_down=window)
+    asked = replace(ACTING, pools=tuple(replace(p, behavior=at_once) for p in ACTING.pools))
+    drive = warm(asked, rps=200.0)
+    before = dict(drive.replicas)
+    assert before["prefill"] > 2
+    drive.room = {"prefill": before["prefill"] - 1}
+    drive.run(5, 200.0)
+    assert drive.replicas["prefill"] == before["prefill"]
+
+
 def test_room_is_not_exceeded_and_says_what_lacks():
     drive = Drive(ACTING)
     drive.room = {"prefill": 2}
