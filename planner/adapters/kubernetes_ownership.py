@@ -42,9 +42,9 @@ def costs_deletion(target: Target, pod: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _ownership(target: Target) -> Callable[[SeenPod], bool]:
-    if wanted := pod_labels(target).items():
-        return lambda one: wanted <= one.labels.items()
     try:
+        if wanted := pod_labels(target).items():
+            return lambda one: wanted <= one.labels.items()
         pattern = re.compile(pod_pattern(target))
     except InputError:
         return lambda _: False

@@ -10,6 +10,7 @@ PREFILL = Target("batch.volcano.sh/v1alpha1", "Job", "pd", "prefill")
 DECODE = Target("batch.volcano.sh/v1alpha1", "Job", "pd", "decode")
 LONGER = Target("batch.volcano.sh/v1alpha1", "Job", "pd-prefill", "x")
 DEPLOYMENT = Target("apps/v1", "Deployment", "llm")
+UNKNOWN = Target("batch/v1", "Job", "llm")
 ADAPTER = Target("nvidia.com/v1beta1", "DynamoGraphDeploymentScalingAdapter", "llm")
 
 
@@ -40,8 +41,9 @@ def test_pods_of_a_deployment_go_by_their_names_and_have_no_order() -> None:
     assert [(p.name, p.index) for p in found[DEPLOYMENT]] == [("llm-6c5d9f-x2x9k", None)]
 
 
-def test_a_kind_whose_pods_can_not_be_told_has_none() -> None:
-    assert pods_by_target([pod("llm-0")], [ADAPTER]) == {ADAPTER: ()}
+@pytest.mark.parametrize("target", [ADAPTER, UNKNOWN], ids=["told by nothing", "not known"])
+def test_a_kind_whose_pods_can_not_be_told_has_none(target: Target) -> None:
+    assert pods_by_target([pod("llm-0")], [target]) == {target: ()}
 
 
 @pytest.mark.parametrize(
