@@ -16,7 +16,8 @@ from planner.adapters.memory import MemoryCluster
 from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
 from planner.errors import ClusterError, InputError
-from planner.model import Mode, Service
+from planner.inventory import Inventory, Network
+from planner.model import Mode, Service, ServiceKey
 from planner.ports import Cluster, Metrics, Telemetry
 from planner.printing import print_recommendations
 from planner.process import settle
@@ -139,9 +140,34 @@ def _advise(
             return 0
         now_s = SystemClock(threading.Event()).now_s()
         supervisor.restore(now_s)
-        records = list(supervisor.tick(now_s).values())
-    print_recommendations(records, output)
-    return WRONG if any(record.decision.hold for record in records) else 0
+        records = supervisor.tick(now_s)
+        placements = _placements(asked, records, cluster, settings.network.network, now_s)
+    print_recommendations(list(records.values()), output, placements)
+    return WRONG if any(record.decision.hold for record in records.values()) else 0
+
+
+def _placements(
+    services: Sequence[Service],
+    records: Mapping[ServiceKey, TickRecord],
+    cluster: Cluster,
+    network: Network,
+    now_s: float,
+) -> dict[ServiceKey, str]:
+    """Return where services belong of which nothing runs yet, and the lines that put them there."""
+    from planner.check.network import unplaced_findings
+
+    inventory = cluster.inventory(now_s)
+    if not isinstance(inventory, Inventory):
+        return {}
+    fleets = cluster.fleets(services, now_s)
+    found: dict[ServiceKey, str] = {}
+    for service in services:
+        plan = records[service.key].decision.plan
+        wanted = {} if plan is None else {name: pool.wanted for name, pool in plan.pools.items()}
+        told = unplaced_findings(service, fleets[service.key], inventory, network, wanted)
+        if lines := [finding.line for finding in told]:
+            found[service.key] = "; ".join(lines)
+    return found
 
 
 def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -> None:

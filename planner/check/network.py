@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from planner.check.finding import Finding, error, ok, warning
-from planner.check.placing import placing_findings
+from planner.check.placing import absent_findings, placing_findings
 from planner.check.rules import Rule
+from planner.errors import ClusterError, TargetError
 from planner.inventory import Inventory, Network
 from planner.model import Fleet, Pool, Reason, Role, Service
 from planner.topology.capacity import Stock
@@ -97,6 +98,28 @@ def network_findings(here: Site) -> Iterator[Finding]:
         yield from _path(here)
     else:
         yield from _placing(here)
+
+
+def unplaced_findings(
+    service: Service,
+    fleet: Fleet | ClusterError,
+    inventory: Inventory,
+    network: Network,
+    wanted: Mapping[str, int],
+) -> Iterator[Finding]:
+    """Yield where a service belongs of which nothing runs yet.
+
+    Yields
+    ------
+    Finding
+        None for a service that has pods on nodes, or whose targets can't be read.
+    """
+    if isinstance(fleet, TargetError) and fleet.code == "TargetNotFound":
+        yield from absent_findings(service, wanted, inventory, network)
+    elif isinstance(fleet, Fleet):
+        here = site(service, fleet, inventory, network, None, wanted)
+        if not here.is_placed:
+            yield from _placing(here)
 
 
 def _placing(here: Site) -> Iterator[Finding]:

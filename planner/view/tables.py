@@ -107,6 +107,7 @@ def recommendation_json(records: Sequence[TickRecord]) -> list[dict[str, Any]]:
                     "currentReplicas": pool.current,
                     "readyReplicas": pool.ready,
                     "leadTime": format_duration(round(pool.lead_s)),
+                    "domain": pool.domain,
                 }
                 for name, pool in record.decision.pools.items()
             ],
