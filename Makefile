@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 RPS ?= 0s=10,3m=100,6m=100,8m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down lint check bench docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down e2e lint check bench docs golden lock wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,10 +38,11 @@ demo: install ## watch the whole loop on simulated servers: no cluster, no Prome
 test: install ## run every test this machine can run, then say what was left out (CI=true: that is a failure)
 	$(PY) -m pytest
 
-test-deps: ## as root on Debian or Ubuntu: install what the integration tests start (Prometheus, Chromium)
+test-deps: ## as root on Debian or Ubuntu: install what the tests start (Prometheus, Chromium, OpenSSL)
 	@missing=""; \
 	{ command -v prometheus && command -v promtool; } >/dev/null || missing="$$missing prometheus"; \
 	command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || missing="$$missing chromium"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	if [ -z "$$missing" ]; then echo "test-deps: everything is here"; exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \

@@ -142,6 +142,7 @@ def test_recommendations_as_plain_values():
         "currentReplicas": 2,
         "readyReplicas": 2,
         "leadTime": "1m30s",
+        "domain": None,
     }
     assert told["attainment"]["ttft"] == {"lower": "0.985", "upper": "0.99"}
     assert (told["hold"], told["name"]) == (False, "llama")
