@@ -171,6 +171,18 @@ def test_the_jobs_floors_are_those_of_the_pools(service):
         assert job["minAvailable"] == sum(task["minAvailable"] for task in job["tasks"])
 
 
+def test_prometheus_takes_the_scrape_configuration_of_the_walk_through(promtool_binary, tmp_path):
+    text = (ROOT / "docs" / "walkthrough.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    (written,) = [block for block in blocks if block.startswith("scrape_configs:")]
+    config = tmp_path / "prometheus.yml"
+    config.write_text(written, encoding="utf-8")
+    checked = subprocess.run(
+        [promtool_binary, "check", "config", config], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 # ── the real API server takes them ───────────────────────────────────────────────────────────────
 
 
