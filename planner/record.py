@@ -62,7 +62,9 @@ class TickRecord:
         if decision.hold is not None:  # a hold that moves is a fallback
             return next((r for r in decision.reasons if r.code == "Fallback"), None)
         moved = {n for n, pool in decision.pools.items() if pool.current != pool.desired}
-        return next((r for r in decision.reasons if r.pool is None or r.pool in moved), None)
+        # What is kept although the plan needs less is no reason for what goes.
+        told = (r for r in decision.reasons if r.code != "KeptForForecast")
+        return next((r for r in told if r.pool is None or r.pool in moved), None)
 
     def to_json(self) -> str:
         """Return the record as one JSON line without its end."""

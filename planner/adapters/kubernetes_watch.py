@@ -215,7 +215,9 @@ class WatchedResource(Generic[T]):
 
     def _fail(self, error: ClusterError) -> None:
         if self._error is None and not self._stop.is_set():
-            _LOG.warning("%s", error)
+            # What is not granted is meant so, or `check` says it; it is no news at every start.
+            level = logging.INFO if isinstance(error, ForbiddenError) else logging.WARNING
+            _LOG.log(level, "%s", error)
         self._error = error
         self._settled.set()
 
