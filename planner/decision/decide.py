@@ -16,7 +16,7 @@ from planner.decision.forecast import ForecastMemory, age, forecast, learn
 from planner.decision.lead import lead_times_s
 from planner.decision.observe import observe
 from planner.decision.size import size
-from planner.decision.stuck import StuckMemory, note_stuck
+from planner.decision.stuck import StuckCap, StuckMemory, note_stuck
 from planner.errors import ClusterError, MetricsError
 from planner.model import (
     Decision,
@@ -70,7 +70,7 @@ class Standing:
     current: Mapping[str, int]
     lead_s: Mapping[str, float]
     room: Mapping[str, int]
-    stuck: Mapping[str, int]
+    stuck: Mapping[str, StuckCap]
     notes: tuple[Reason, ...]
 
 
@@ -129,7 +129,7 @@ def _stand(
     # a target removes its highest numbers, and those may run while a lower one waits.
     room = {name: max(fits, current[name]) for name, fits in fleet.room_replicas.items()}
     for name, cap in caps.items():
-        room[name] = min(cap, room.get(name, cap))
+        room[name] = min(cap.replicas, room.get(name, cap.replicas))
     notes = (*seen, *waiting, *fleet.notes)
     lead_s = lead_times_s(service, fleet.pools)
     return state, Standing(fleet, current, lead_s, room, caps, notes), contest
@@ -153,15 +153,17 @@ def _decide(
         plan = _first_plan(service, current, is_asked=seen.arrivals_rps > 0.0)
     memory, desired, capped = constrain(service, state.constrain, plan, current, room, now_s)
     # Pods that found no node serve nobody: no window and no policy keeps them.
-    desired = {name: min(wanted, standing.stuck.get(name, wanted))
-               for name, wanted in desired.items()}  # fmt: skip
+    desired = {
+        name: min(wanted, standing.stuck[name].replicas) if name in standing.stuck else wanted
+        for name, wanted in desired.items()
+    }
     written, leaving = _written(service, standing, desired, now_s)
     because = (*_fallback_reasons(load), *plan.reasons, *capped)
     recommended = {p.name: plan.pools[p.name].up for p in service.pools}
     decision = Decision(
         at_s=now_s,
         pools=_pool_decisions(service, standing, recommended, desired),
-        reasons=(*_with_room(because, standing.fleet), *standing.notes, *leaving),
+        reasons=(*_with_bounds(because, standing, now_s), *standing.notes, *leaving),
         observation=seen,
         factors=factors,
         load=load,
@@ -180,16 +182,27 @@ def _written(
     return patch(service, standing.fleet.pools, desired, now_s)
 
 
-def _with_room(reasons: Sequence[Reason], fleet: Fleet) -> tuple[Reason, ...]:
+def _with_bounds(reasons: Sequence[Reason], standing: Standing, now_s: float) -> tuple[Reason, ...]:
     """Return the reasons; what does not fit says where and what bounds it."""
     told: list[Reason] = []
     for reason in reasons:
-        room = fleet.rooms.get(reason.pool or "")
-        if reason.code == "CapacityShortage" and room is not None and room.why:
-            told.append(replace(reason, message=f"{reason.message}; {room.why}"))
+        why = _bound(standing, reason.pool or "", now_s)
+        if reason.code == "CapacityShortage" and why:
+            told.append(replace(reason, message=f"{reason.message}; {why}"))
         else:
             told.append(reason)
     return tuple(told)
+
+
+def _bound(standing: Standing, pool: str, now_s: float) -> str:
+    """Say what bounds a pool: an order that found no nodes, or else its room."""
+    room, cap = standing.fleet.rooms.get(pool), standing.stuck.get(pool)
+    if cap is not None and (room is None or cap.replicas < room.replicas):
+        return (
+            "an order beyond that found no nodes, the next is given in "
+            f"{cap.until_s - now_s:.0f} s, or as soon as more fit"
+        )
+    return "" if room is None else room.why
 
 
 def _first_plan(service: Service, current: Mapping[str, int], *, is_asked: bool) -> Plan:

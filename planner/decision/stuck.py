@@ -38,8 +38,8 @@ class StuckMemory:
 
 def note_stuck(
     service: Service, memory: StuckMemory, fleet: Fleet, now_s: float
-) -> tuple[StuckMemory, Mapping[str, int], tuple[Reason, ...]]:
-    """Return what to remember, ceilings by pool name from stuck orders, and what is stuck.
+) -> tuple[StuckMemory, Mapping[str, StuckCap], tuple[Reason, ...]]:
+    """Return what to remember, the caps that hold now by pool name, and what is stuck.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def note_stuck(
         if level * pool.pods_per_replica < found.replicas:
             hold_s = FIRST_HOLD_S if before is None else min(2.0 * before.hold_s, LONGEST_HOLD_S)
             caps[pool.name] = StuckCap(level, now_s + hold_s, hold_s, fits)
-    held = {name: cap.replicas for name, cap in caps.items() if cap.until_s > now_s}
+    held = {name: cap for name, cap in caps.items() if cap.until_s > now_s}
     return StuckMemory(caps), held, tuple(reasons)
 
 

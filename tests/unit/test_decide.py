@@ -7,6 +7,7 @@ import pytest
 
 from planner.decision.decide import Inputs, State, decide
 from planner.decision.forecast import forecaster
+from planner.decision.stuck import StuckCap, StuckMemory
 from planner.errors import ClusterError, MetricsError
 from planner.model import (
     Fallback,
@@ -308,6 +309,21 @@ def test_room_is_not_exceeded_and_says_what_lacks():
     assert (found.pool, found.values["planned"]) == ("prefill", 2)
     assert found.values["shortage_gpus"] == found.values["wanted"] - 2
     assert "only 2 fit" in found.message
+
+
+def test_what_an_order_without_nodes_holds_back_says_until_when():
+    """Not the room that is there: it would read as if there were enough."""
+    drive = Drive(ACTING)
+    drive.room = {"prefill": 20}
+    drive.run(3, 10.0)
+    ends_s = drive.now_s + 300.0
+    held = StuckMemory({"prefill": StuckCap(1, ends_s, 300.0, 20)})
+    drive.state = replace(drive.state, stuck=held)
+    found = reason(drive.tick(150.0), "CapacityShortage")
+    assert "only 1 fit" in found.message
+    assert found.message.endswith(
+        "an order beyond that found no nodes, the next is given in 240 s, or as soon as more fit"
+    )
 
 
 def test_a_ceiling_says_so():
