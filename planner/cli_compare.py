@@ -1,0 +1,85 @@
+"""The command `compare`: parse, build, print."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner import flags
+
+if TYPE_CHECKING:
+    from planner.settings import Settings
+
+
+@flags.with_settings(*flags.LOG)
+def compare(
+    *,
+    settings: "Settings",
+    file: flags.SpecFile,
+    trace: Annotated[
+        str,
+        typer.Option(metavar="FILE", help="Request trace: ours, Azure, Mooncake, BurstGPT."),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="Who takes part; also peers, ablation, all. Default: the planner and its peers.",
+        ),
+    ] = None,
+    scale: flags.Scale = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, … that all policies share.")] = 1,
+    points: Annotated[
+        int, typer.Option(min=1, help="Values of each policy's knob; 1: as shipped alone.")
+    ] = 7,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POOL=N,…",
+            help="Replicas at the start; default: the plan for the first interval.",
+        ),
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="First intervals that are left out of the figures.")
+    ] = 10,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one for each core.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on this Ray cluster instead.")
+    ] = None,
+    report: flags.Report = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="[table|json]", help="How to print.")
+    ] = "table",
+) -> int:
+    """Compare the planner with its peers' policies and clairvoyant ones on the same traffic.
+
+    Every policy is swept over its one knob, so that GPU-hours are told at equal attainment.
+    """
+    from planner.spec.service import load_services
+
+    if output not in {"table", "json"}:
+        flags.refuse(f"--output: {output!r} is unknown; legal: table, json")
+    services = load_services([file], settings.network.transfer, settings.network.node_startup_s)
+    if len(services) != 1:
+        names = ", ".join(str(loaded.service.key) for loaded in services)
+        flags.refuse(f"{file}: holds {len(services)} services ({names}): give a file with one")
+    pools = [pool.name for pool in services[0].service.pools]
+    replicas = flags.read_replicas("--start", start, pools)
+    from planner.comparison import compare as run_compare
+
+    return run_compare(
+        service=services[0],
+        settings=settings,
+        trace=trace,
+        scale=scale,
+        seeds=seeds,
+        start=replicas,
+        warmup=warmup,
+        policies=policy,
+        points=points,
+        jobs=jobs,
+        ray=ray,
+        report=report,
+        output=output,
+    )

@@ -1,0 +1,121 @@
+"""The tables of a comparison: as shipped, and GPU-hours at equal attainment. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from planner.view.comparison_groups import Line, Row, lines_of
+from planner.view.notation import UNKNOWN, share
+
+ORACLES: Final = {
+    "zero-lag": "O1, all known and no start-up",
+    "same-lag": "O2, all known with the same start-up",
+    "best-static": "O3, the best fixed fleet",
+}
+SHIPPED: Final = ("Policy", "Attained", "Worst 5 min", "GPU-h", "× O2", "Turns/h", "Tick p99")
+
+
+def comparison_tables(document: Mapping[str, Any]) -> Group:
+    """Return the tables of every trace of the object that `compare -o json` prints."""
+    parts: list[RenderableType] = []
+    for trace, lines in lines_of(document).items():
+        asked = attainments(lines)
+        parts += [
+            _table(f"{trace}: as shipped", SHIPPED, [shipped_cells(line) for line in lines]),
+            _table(
+                f"{trace}: GPU-hours at equal attainment",
+                price_titles(asked),
+                [price_cells(line, asked) for line in lines if line.prices],
+            ),
+            *(Text(told) for told in oracle_lines(document["oracles"], trace)),
+        ]
+    return Group(*parts)
+
+
+def attainments(lines: Sequence[Line]) -> list[float]:
+    """Return the attainments that prices are told at."""
+    return sorted({attainment for line in lines for attainment in line.prices})
+
+
+def shipped_cells(line: Line) -> list[str]:
+    """Return one policy as shipped, under `SHIPPED`."""
+    tick_ms = line.mean("tick_ms", "p99")
+    return [
+        line.policy,
+        share(line.mean("attainment", "both")),
+        share(line.lowest("attainment", "worst_5min")),
+        number(line.mean("gpu_hours"), 1),
+        number(line.mean("ratio_to_oracle"), 2),
+        number(line.an_hour("reversals"), 1),
+        UNKNOWN if tick_ms is None else f"{tick_ms:.1f} ms",
+    ]
+
+
+def price_titles(asked: Sequence[float]) -> list[str]:
+    """Return the titles of the columns of `price_cells`."""
+    return ["Policy", *(f"at {share(a)}" for a in asked), "× O2", "× O3", "95 % of draws"]
+
+
+def price_cells(line: Line, asked: Sequence[float]) -> list[str]:
+    """Return one policy's GPU-hours; ratios and interval are at the attainment asked by the SLA."""
+    wanted = line.shipped[0]["asked"] if line.shipped else max(asked)
+    at_wanted = line.prices.get(wanted, {})
+    around = at_wanted.get("interval")
+    return [
+        line.policy,
+        *(price(line.prices.get(attainment)) for attainment in asked),
+        number(at_wanted.get("over_oracle"), 2),
+        number(at_wanted.get("over_static"), 2),
+        UNKNOWN if around is None else f"{around[0]:.1f}–{around[1]:.1f}",
+    ]
+
+
+def oracle_lines(oracles: Iterable[Row], trace: str) -> list[str]:
+    """Return what the clairvoyant need, a line for each and each attainment, means over seeds."""
+    found: dict[tuple[str, float], list[Row]] = {}
+    for row in oracles:
+        if row["trace"] == trace:
+            found.setdefault((row["oracle"], row["asked"]), []).append(row)
+    return [
+        f"{ORACLES[oracle]} for {share(asked)}: {fmean(r['gpu_hours'] for r in rows):.1f} GPU-h, "
+        f"attains {share(fmean(r['attainment'] for r in rows))}, worst 5 minutes "
+        f"{share(min(r['worst_5min'] for r in rows))}"
+        for (oracle, asked), rows in found.items()
+    ]
+
+
+def price(row: Row | None) -> str:
+    """Return GPU-hours; what no knob attains says the best it did.
+
+    Examples
+    --------
+    >>> price({"gpu_hours": 80.0, "is_bound": True})
+    '≤ 80.0'
+    >>> price({"gpu_hours": None, "best_attainment": 0.912})
+    'best 91.2%'
+    """
+    if row is None:
+        return UNKNOWN
+    if row["gpu_hours"] is None:
+        return f"best {share(row['best_attainment'])}"
+    return f"{'≤ ' if row['is_bound'] else ''}{row['gpu_hours']:.1f}"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with so many digits after the point, or a dash."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def _table(title: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=title)
+    table.title_justify = "left"
+    for index, heading in enumerate(titles):
+        table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in rows:
+        table.add_row(*cells)
+    return table
