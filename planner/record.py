@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from planner.model import Decision, Reason, ServiceKey, Sla
+from planner.model import Decision, ServiceKey, Sla
 
 SCHEMA_VERSION = 1
 
@@ -51,20 +51,25 @@ class TickRecord:
             else f"{name} stays at {pool.current}"
             for name, pool in decision.pools.items()
         ]
-        why = self._why(moves=moves)
-        return ", ".join(steps) + (f": {why.message}" if why is not None else "")
+        first = next(iter(decision.reasons), None)
+        moved = [n for n, pool in decision.pools.items() if pool.current != pool.desired]
+        why = self.why(moved) if moved else first.message if first is not None else ""
+        return ", ".join(steps) + (f": {why}" if why else "")
 
-    def _why(self, *, moves: bool) -> Reason | None:
-        """Return the reason to tell first: of what moves, that of a pool which does."""
+    def why(self, pools: Sequence[str]) -> str:
+        """Return in words why pools move: what caps them, else what they need; empty: unknown."""
         decision = self.decision
-        if not moves:
-            return next(iter(decision.reasons), None)
         if decision.hold is not None:  # a hold that moves is a fallback
-            return next((r for r in decision.reasons if r.code == "Fallback"), None)
-        moved = {n for n, pool in decision.pools.items() if pool.current != pool.desired}
-        # What is kept although the plan needs less is no reason for what goes.
-        told = (r for r in decision.reasons if r.code != "KeptForForecast")
-        return next((r for r in told if r.pool is None or r.pool in moved), None)
+            told = [r for r in decision.reasons if r.code == "Fallback"]
+        else:
+            # What is kept although the plan needs less is no reason for what moves.
+            told = [r for r in decision.reasons if r.code != "KeptForForecast"]
+        for reason in told:
+            if reason.pool is None or reason.pool in pools:
+                return reason.message
+        planned = {} if decision.plan is None else decision.plan.pools
+        needs = [f"{planned[name].wanted} of {name}" for name in pools if name in planned]
+        return f"the load to come needs {' and '.join(needs)}" if needs else ""
 
     def to_json(self) -> str:
         """Return the record as one JSON line without its end."""

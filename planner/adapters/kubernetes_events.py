@@ -134,8 +134,8 @@ def notices_of(tick: TickRecord, pool: str) -> Iterator[Notice]:
     decision = tick.decision
     patched: Mapping[str, int] = decision.patch.replicas if decision.patch else {}
     if pool in patched:
-        why = next((r.message for r in decision.reasons if r.pool in {pool, None}), "")
         if tick.applied:
+            why = tick.why([pool])
             message = f"New size: {patched[pool]}" + (f"; reason: {why}" if why else "")
             yield Notice("SuccessfulRescale", message, is_warning=False)
         elif tick.error:

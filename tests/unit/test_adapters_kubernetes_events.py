@@ -46,7 +46,7 @@ def tick(
     [
         pytest.param(tick(), [], id="nothing happened"),
         pytest.param(
-            tick(Reason("KeptForForecast", "the evening comes"), replicas=6, applied=True),
+            tick(Reason("LimitedByBudget", "the evening comes"), replicas=6, applied=True),
             [("SuccessfulRescale", "New size: 6; reason: the evening comes")],
             id="scaled",
         ),

@@ -58,7 +58,7 @@ def test_it_shows_what_was_asked_seen_and_done():
     replicas = lines[lines.index(row(lines, "replicas")) :]
     assert row(replicas, "prefill").split()[:5] == ["prefill", "4", "3", "2", "×1.05"]
     assert row(lines, "TTFT 500 ms ").split()[3:7] == ["72.7", "ms", "100%", "96%"]
-    assert "prefill 2→3, decode stays at 1" in lines
+    assert "prefill 2→3, decode stays at 1: the load to come needs 4 of prefill" in lines
 
 
 def test_a_missed_target_has_a_mark_and_not_colour_alone():
@@ -181,7 +181,7 @@ def test_orders_and_holds_are_listed_latest_first():
     told = [line.rstrip() for line in last.splitlines() if line.startswith("00:0")]
     assert told == [
         "00:03:00  metrics are 90 s old; holding",
-        "00:02:00  prefill 2→3, decode stays at 1",
+        "00:02:00  prefill 2→3, decode stays at 1: the load to come needs 4 of prefill",
     ]
 
 
