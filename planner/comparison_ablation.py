@@ -42,6 +42,10 @@ class Ablation:
                 setattr(decision, name, step)
 
 
+WHOLE: Final = Ablation()
+"""Nothing is taken away."""
+
+
 def _with_load(change: Callable[[Load], Load]) -> Ablation:
     """Return an ablation that changes what is forecast."""
 
@@ -90,15 +94,26 @@ def _by_means(service: Service) -> Service:
 
 ABLATIONS: Final[Mapping[str, Ablation]] = {
     "keep": _with_tokens(lambda tokens: replace(tokens, keep_tps=tokens.up_tps)),
-    "margin": _with_tokens(
-        lambda tokens: replace(tokens, up_tps=tokens.mean_tps, keep_tps=tokens.mean_tps)
-    ),
     "dispersion": _with_load(lambda load: replace(load, dispersion=(1.0,) * len(load.dispersion))),
     "corrections": Ablation(steps={"correct": _uncorrected}),
-    "tails": Ablation(_by_means),
     "horizon": Ablation(steps={"lead_times_s": _at_once}),
     "window": _with_pools(_released_at_once),
     "kalman": Ablation(lambda service: replace(service, predictor="LastValue")),
 }
-"""By the mechanism's name; `margin` plans for the mean forecast, `horizon` for the next interval
-alone, `tails` with mean formulas, `kalman` with the last value."""
+"""By the mechanism's name, swept over the planner's own knob; `horizon` plans for the next interval
+alone, `kalman` with the last value."""
+
+
+def without_margin(headroom: float) -> Ablation:
+    """Plan for the mean forecast times `headroom`: there is no quantile to turn."""
+    return _with_tokens(
+        lambda tokens: replace(
+            tokens, up_tps=headroom * tokens.mean_tps, keep_tps=headroom * tokens.mean_tps
+        )
+    )
+
+
+def without_tails(headroom: float) -> Ablation:
+    """Plan with mean formulas for the mean forecast times `headroom`: they know no quantile."""
+    louder = _with_tokens(lambda tokens: replace(tokens, mean_tps=headroom * tokens.mean_tps))
+    return replace(louder, service=_by_means)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
-from planner.comparison_ablation import ABLATIONS, Ablation
+from planner.comparison_ablation import ABLATIONS, WHOLE, Ablation, without_margin, without_tails
 from planner.errors import InputError
 from planner.model import Service
 from planner.simulation.policies.base import Capacity, Hindsight, Knob, Policy, headroom
@@ -48,14 +49,15 @@ class Own:
     """The planner as shipped, or with something taken away."""
 
     knob: Knob = OWN_KNOB
-    ablation: Ablation | None = None
+    ablated: Callable[[float], Ablation] = lambda _: WHOLE
 
-    def service(self, service: Service, value: float) -> Service:
-        """Return the service with the knob turned to `value`."""
-        turned = replace(
-            service, up_quantile=value, keep_quantile=max(value, service.keep_quantile)
-        )
-        return turned if self.ablation is None else self.ablation.service(turned)
+    def turned(self, service: Service, value: float) -> tuple[Service, Ablation]:
+        """Return the service with the knob at `value`, and the ablation to decide under."""
+        ablation = self.ablated(value)
+        if self.knob.name == OWN_KNOB.name:
+            keep = max(value, service.keep_quantile)
+            service = replace(service, up_quantile=value, keep_quantile=keep)
+        return ablation.service(service), ablation
 
 
 Entry = Peer | Own
@@ -95,9 +97,19 @@ PEERS: Final[Mapping[str, Peer]] = {
     },
 }
 
+
+def _always(ablation: Ablation, _: float) -> Ablation:
+    return ablation
+
+
 OWN: Final[Mapping[str, Own]] = {
     POLICY: Own(),
-    **{f"without-{name}": Own(ablation=ablation) for name, ablation in ABLATIONS.items()},
+    **{
+        f"without-{name}": Own(ablated=partial(_always, ablation))
+        for name, ablation in ABLATIONS.items()
+    },
+    "without-margin": Own(headroom(1.0), without_margin),
+    "without-tails": Own(headroom(1.0), without_tails),
 }
 
 ENTRIES: Final[Mapping[str, Entry]] = {**OWN, **PEERS}

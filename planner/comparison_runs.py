@@ -5,7 +5,7 @@ there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -158,17 +158,12 @@ def run(task: Task, scenario: Scenario) -> Run:
 
 def play_own(entry: Own, value: float, scenario: Scenario) -> tuple[PlantResults, list[float]]:
     """Replay the planner's own loop on the scenario's plant."""
-    service = entry.service(scenario.loaded.service, value)
-    loaded = LoadedService(
-        scenario.loaded.spec, service, scenario.loaded.profiles, scenario.loaded.source
-    )
+    service, ablation = entry.turned(scenario.loaded.service, value)
+    loaded = replace(scenario.loaded, service=service)
     replay = Replay(loaded, scenario.trace, scenario.start)
     replay.plant = Plant(scenario.plant, scenario.trace)
-    if entry.ablation is None:
+    with ablation.applied():
         ticks_s = [frame.tick_s for frame in replay.frames()]
-    else:
-        with entry.ablation.applied():
-            ticks_s = [frame.tick_s for frame in replay.frames()]
     return replay.finish(), ticks_s
 
 

@@ -1,0 +1,144 @@
+"""The table behind the results: every policy on the cases of the comparison, at equal attainment.
+
+``python -m benchmarks.policies [--quick] [--cases a,b] [--policy a,b] [--seeds N] [--points N]
+[--profile-error -0.2,0,0.2] [--jobs N] [--report FILE] [--json FILE]``. Finished runs are kept in
+out/bench-policies, by everything that they depend on, the code included; after an interruption
+the same command goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import describe
+from planner.comparison import Plan, contest
+from planner.comparison_entries import OWN, read_names
+from planner.comparison_recipes import CaseRecipe
+from planner.comparison_runs import Foresight, Result, Run, Task
+from planner.simulation.cases import CASES, case_named
+from planner.simulation.oracles import OracleRun
+from planner.simulation.statistics import Tally
+from planner.view.comparison_page import write_comparison
+from planner.view.comparison_rows import never_reached
+from planner.view.comparison_table import comparison_tables
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "out/bench-policies"
+# Wide enough for every column on a page of a document.
+COLUMNS = 110
+
+
+class Folder:
+    """Finished runs as files, one each."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    def find(self, task: Task) -> Result | None:
+        """Return what the task gave; None if it was never finished."""
+        path = self._path(task)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if "runs" in document:
+            runs = tuple(OracleRun.of_document(run) for run in document["runs"])
+            return Foresight(document["trace"], document["seed"], runs)
+        counts = {key: tuple(values) for key, values in document.pop("tally").items()}
+        return Run(**document, tally=Tally(**counts))
+
+    def keep(self, task: Task, result: Result) -> None:
+        """Keep what a task gave."""
+        path = self._path(task)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(document_of(result)), encoding="utf-8")
+        part.replace(path)
+
+    def _path(self, task: Task) -> Path:
+        key = f"{task!r} {code_digest(is_own=task.entry in OWN)}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def document_of(result: Result) -> dict[str, Any]:
+    if isinstance(result, Run):
+        return asdict(result)
+    runs = [run.document() for run in result.runs]
+    return {"trace": result.trace, "seed": result.seed, "runs": runs}
+
+
+@cache
+def code_digest(*, is_own: bool) -> str:
+    """Return a digest of the code a run depends on: peers and oracles know nothing of decisions."""
+    tops = ["planner/simulation", "profiles", "predictors"]
+    if is_own:
+        tops += ["planner/decision", "planner/sizing", "planner/adapters", "planner/spec"]
+    sources = [path for top in tops for path in (ROOT / top).rglob("*.py")]
+    sources += (ROOT / "planner").glob("*.py") if is_own else []
+    return digest(sorted(sources))
+
+
+def digest(paths: Iterable[Path]) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def main() -> int:
+    """Play what is missing and print the table; 1 if it was stopped."""
+    asked = arguments()
+    seeds = range(1 if asked.quick else asked.seeds)
+    errors = [float(text) for text in asked.profile_error.split(",")]
+    names = asked.cases.split(",") if asked.cases else [case.name for case in CASES]
+    recipes = [
+        CaseRecipe(case_named(name).name, seed, error, asked.until_s)
+        for name in names
+        for error in errors
+        for seed in seeds
+    ]
+    points = min(asked.points, 5) if asked.quick else asked.points
+    plan = Plan(read_names(asked.policy), points, refine=not asked.quick)
+    print(describe(), flush=True)
+    found = contest(recipes, plan, asked.jobs, store=Folder(KEPT))
+    document = found.document()
+    Console(width=COLUMNS, highlight=False).print(comparison_tables(document))
+    print("\n".join(never_reached(found.prices)))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(document), encoding="utf-8")
+    if asked.report is not None:
+        write_comparison(asked.report, document, None)
+    if found.why_stopped is not None:
+        print(f"{found.why_stopped}; the same command goes on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, five knob values")
+    parser.add_argument("--cases", metavar="NAME,…", help="default: all")
+    parser.add_argument("--policy", default="all", metavar="NAME,…")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--points", type=int, default=13, help="knob values a policy")
+    parser.add_argument(
+        "--profile-error", default="0", metavar="SHARE,…", help="such as -0.2,0,0.2"
+    )
+    parser.add_argument("--until-s", type=float, help="cut the traces there")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
