@@ -1,6 +1,7 @@
 """The Kubernetes API as tests use it: a path, a verb, plain JSON; every refusal an exception."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,6 +89,31 @@ class Rest:
                 return False
             raise
         return True
+
+    def changes(self, path: str, version: str, for_s: float) -> Iterator[Manifest]:
+        """Watch a list from a version on, "0" for all there is, for a time [s].
+
+        Yields
+        ------
+        Manifest
+            Each event; an error among them is raised as `Refused`.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": f"{for_s:.0f}",
+        }
+        with self._session.get(
+            self.url + path, params=query, stream=True, timeout=(for_s, for_s + 1.0)
+        ) as answer:
+            if not answer.ok:
+                raise Refused(answer.status_code, _message(answer))
+            for line in answer.iter_lines(chunk_size=None):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise Refused(event["object"]["code"], event["object"]["message"])
+                yield event
 
     def create(self, path: str, body: Manifest) -> Manifest:
         return self._ask("POST", path, body=body)
