@@ -13,6 +13,7 @@ import numpy as np
 from planner.errors import InputError
 from planner.model import Role
 from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool, PrefillRouter
+from planner.simulation.oracles import Problem
 from planner.simulation.results import PlantResults, Summary, summarise
 from planner.simulation.surface import WIGGLE, DecodeTruth, PrefillTruth
 from planner.simulation.trace_files import open_trace
@@ -223,6 +224,12 @@ def _grid_itl_s(case: Case) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]
     truth = DecodeTruth.of(case_points(case, Role.DECODE), wiggle=0.0)
     n, context = GRID_CONCURRENCY.astype(float), GRID_CONTEXT_TOKENS.astype(float)
     return truth.seconds(n[None, :], context[:, None])
+
+
+def case_problem(case: Case, seed: int = 0, source: str | Path | None = None) -> Problem:
+    """Return what the oracles have to know of a case; arguments as in `case_trace`."""
+    trace = case_trace(case, seed, source)
+    return Problem(case_plant(case, seed), trace, case.ttft_s, case.itl_s, WARMUP_S)
 
 
 def case_summary(case: Case, results: PlantResults) -> Summary:

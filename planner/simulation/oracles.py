@@ -206,26 +206,22 @@ class Clairvoyant:
         tuple of int
             One pair.
         """
-        gpus = {pool.role: pool.gpus_per_replica for pool in self.problem.config.pools}
         corner = {role: self._fewest(role, asked - STATIC_SLACK) for role in Role}
-        most = {role: 2 * self._misses[role].shape[1] + corner[role] for role in Role}
+        most = {role: self._misses[role].shape[1] - 1 for role in Role}
         pairs = [
             (p, d)
             for p in range(corner[Role.PREFILL], most[Role.PREFILL] + 1)
             for d in range(corner[Role.DECODE], most[Role.DECODE] + 1)
         ]
+        gpus = {pool.role: pool.gpus_per_replica for pool in self.problem.config.pools}
         pairs.sort(key=lambda n: (n[0] * gpus[Role.PREFILL] + n[1] * gpus[Role.DECODE], n))
-        likely = (n for n in pairs if self._share(*n) >= asked - STATIC_SLACK)
-        found = False
-        for pair in likely:
-            found = True
-            yield pair
-        if not found:
-            yield pairs[-1]
+        yield from (n for n in pairs if self._share(*n) >= asked - STATIC_SLACK)
+        # Where nothing looks promising, the largest fleet shows how far one comes.
+        yield pairs[-1]
 
     def _fewest(self, role: Role, asked: float) -> int:
-        """Return the fewest replicas with which a role alone attains."""
-        low, high = 1, 2 * self._misses[role].shape[1]
+        """Return the fewest replicas with which a role alone attains, else the most of any use."""
+        low, high = 1, self._misses[role].shape[1] - 1
         while low < high:
             middle = (low + high) // 2
             attains = float(self._counted(role, middle).mean()) >= asked
