@@ -102,11 +102,12 @@ def profile_from_results(
     ProfileError
         If a file holds no result, runs are of several models, or the points make no surface.
     """
+    source = next(iter(texts)) + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
     runs = [run for name, text in texts.items() for run in _runs(name, text, fmt)]
     models = sorted({run.model for run in runs if run.model})
     if len(models) > 1:
         fault = Fault("model", ", ".join(models), "one model", "import each model by itself")
-        raise ProfileError(fault.line(", ".join(texts)))
+        raise ProfileError(fault.line(source))
     document: Json = {"schemaVersion": SCHEMA_VERSION, **facts}
     known = {"how": "imported", "tool": fmt, "model": models[0] if models else None}
     document["provenance"] = known | dict(facts.get("provenance", {}))
@@ -114,7 +115,7 @@ def profile_from_results(
         document["prefill"] = _prefill(runs)
     if "decode" in roles:
         document["decode"] = _decode(runs)
-    return build_profile(document, ", ".join(texts)), tuple(_notes(runs, roles))
+    return build_profile(document, source), tuple(_notes(runs, roles))
 
 
 def _runs(name: str, text: str, fmt: str) -> list[Run]:
