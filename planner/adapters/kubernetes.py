@@ -16,7 +16,7 @@ from planner.adapters.kubernetes_api import KubernetesAccess, KubernetesApi
 from planner.adapters.kubernetes_caches import ClusterCaches
 from planner.adapters.kubernetes_ownership import costs_deletion, pods_by_target
 from planner.adapters.kubernetes_targets import Place, SeenTarget, TargetReader
-from planner.adapters.kubernetes_writes import TargetWriter, each
+from planner.adapters.kubernetes_writes import TargetWriter, drained_at_s, each
 from planner.adapters.targets import tells_its_pods
 from planner.errors import ClusterError, ConflictError
 from planner.inventory import Inventory
@@ -57,7 +57,8 @@ class KubernetesCluster:
     ) -> None:
         self.api = access if isinstance(access, KubernetesApi) else KubernetesApi(access)
         namespaces = {service.key.namespace for service in services}
-        self._caches = ClusterCaches(self.api, namespaces, clock or SystemClock(threading.Event()))
+        self._clock = clock or SystemClock(threading.Event())
+        self._caches = ClusterCaches(self.api, namespaces, self._clock)
         self._reader = TargetReader(self.api)
         self._writer = TargetWriter(self.api, self._reader)
         self._decided_on: dict[tuple[ServiceKey, str], SeenTarget] = {}
@@ -92,7 +93,7 @@ class KubernetesCluster:
         """Return nodes and network at `now_s` [s, Unix], None if nobody lets us see nodes."""
         return self._caches.inventory(now_s)
 
-    def apply(self, service: Service, patch: Patch, now_s: float) -> None:  # noqa: ARG002 - the port
+    def apply(self, service: Service, patch: Patch, now_s: float) -> None:
         """Write a patch: marks, then targets that grow, then, if all went well, those that shrink.
 
         Raises
@@ -102,7 +103,7 @@ class KubernetesCluster:
             whole or not at all; what was written before the fault stands.
         """  # noqa: DOC502 - the first of those that were collected
         wanted = [(self._decided(service, name), n) for name, n in patch.replicas.items()]
-        faults = self._mark(service, patch)
+        faults = self._mark(service, patch, now_s)
         faults += self._writer.scale(
             service.key.namespace,
             [(seen.reading, count) for seen, count in wanted],
@@ -123,8 +124,10 @@ class KubernetesCluster:
             )
         return seen
 
-    def _mark(self, service: Service, patch: Patch) -> list[ClusterError]:
-        until = {**dict.fromkeys(patch.keep), **patch.drain}
+    def _mark(self, service: Service, patch: Patch, now_s: float) -> list[ClusterError]:
+        written_s = self._clock.now_s()
+        until: dict[str, float | None] = dict.fromkeys(patch.keep)
+        until |= {pod: drained_at_s(at_s, now_s, written_s) for pod, at_s in patch.drain.items()}
         uids = self._caches.uids(service.key.namespace, until)
         return each(
             partial(

@@ -6,6 +6,7 @@ stale version alone is read again and written; another count, another object or 
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -101,6 +102,15 @@ class TargetWriter:
                     f"decided on and is {_seen(now)} now; decided anew at the next tick"
                 )
         return found
+
+
+def drained_at_s(until_s: float, decided_s: float, written_s: float) -> float:
+    """Return a mark's deadline [s, Unix], put off by how much later it is written than decided.
+
+    The first tick after a start is as of the last whole interval: its drain would be over before
+    it began. Whole seconds, as marks are.
+    """
+    return until_s + max(math.floor(written_s - decided_s), 0)
 
 
 def each(steps: Iterable[Callable[[], None]]) -> list[ClusterError]:

@@ -7,7 +7,7 @@ import pytest
 
 from planner.adapters.kubernetes_faults import Resource
 from planner.adapters.kubernetes_targets import TargetReader
-from planner.adapters.kubernetes_writes import TargetWriter
+from planner.adapters.kubernetes_writes import TargetWriter, drained_at_s
 from planner.adapters.patches import Reading, reading
 from planner.errors import ClusterError, ConflictError, RefusedError, TargetError
 from planner.model import Target
@@ -193,3 +193,15 @@ def test_a_mark_that_is_forbidden_is_told() -> None:
     jobs.refused["pd-0"] = ClusterError("may not patch pods")
     with pytest.raises(ClusterError, match="may not patch pods"):
         writer(jobs).mark("s", "pd-0", None, 0.0, has_cost=False)
+
+
+@pytest.mark.parametrize(
+    ("written_s", "expected_s"),
+    [
+        pytest.param(1000.4, 1030.0, id="at once"),
+        pytest.param(1050.4, 1080.0, id="a first tick, as of the last whole interval"),
+        pytest.param(999.0, 1030.0, id="a clock that was set back"),
+    ],
+)
+def test_a_drain_lasts_its_time_from_when_it_is_written(written_s, expected_s):
+    assert drained_at_s(1030.0, 1000.0, written_s) == expected_s
