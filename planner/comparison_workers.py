@@ -7,6 +7,7 @@ rest to local processes.
 import logging
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,9 @@ from planner.comparison_runs import Recipe, Result, Task, play
 from planner.errors import InputError
 
 log = logging.getLogger("pd-planner")
+
+# A cluster that does not answer in this time is none [s].
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +146,12 @@ def _on_ray(recipes: list[Recipe], jobs: list[Job], address: str) -> Iterator[tu
         If Ray is not installed or there is no cluster at the address.
     """
     ray = _ray()
+    _require_answer(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"--ray: {address}: no cluster answers ({first}): start one with `ray start --head`, "
-            "or leave --ray out"
-        ) from None
+        raise InputError(_no_cluster(address, first)) from None
     try:
         yield from _gathered(ray, recipes, jobs)
     except (ray.exceptions.RayError, ConnectionError) as error:
@@ -157,6 +159,30 @@ def _on_ray(recipes: list[Recipe], jobs: list[Job], address: str) -> Iterator[tu
         log.warning("the Ray cluster went away (%s): what is left runs on this machine", first)
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nobody listens; Ray itself would try for minutes.
+
+    Raises
+    ------
+    InputError
+        If no connection is made in time.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # such as `auto`, which Ray knows to find
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise InputError(_no_cluster(address, str(error.strerror or error))) from None
+
+
+def _no_cluster(address: str, why: str) -> str:
+    return (
+        f"--ray: {address}: no cluster answers ({why}): start one with `ray start --head`, or "
+        "leave --ray out"
+    )
 
 
 def _gathered(ray: Any, recipes: list[Recipe], jobs: list[Job]) -> Iterator[tuple[Job, Result]]:

@@ -1,0 +1,174 @@
+"""`compare` as users meet it: figures, page, workers, a Ray cluster, and every bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.__main__ import main
+from planner.comparison import Plan, contest
+from planner.comparison_recipes import CaseRecipe
+from tests.integration.prometheus_server import free_port
+from tests.integration.recorded_past import conversations, example
+
+MINUTES = 12
+SHORT = CaseRecipe("conv", 0, until_s=900.0)
+FIGURES = ("gpu_hours", "attainment", "reversals", "scale_actions", "unfinished")
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _files(own_place: Path) -> None:
+    trace = conversations(1)
+    rows = zip(trace.arrival_s, trace.isl_tokens, trace.osl_tokens, strict=True)
+    lines = [f"{at_s:.6f},{isl},{osl}" for at_s, isl, osl in rows if at_s < 60.0 * MINUTES]
+    (own_place / "f.yaml").write_text(example(), encoding="utf-8")
+    (own_place / "day.csv").write_text("\n".join(["t_s,isl,osl", *lines, ""]), encoding="utf-8")
+    (own_place / "short.csv").write_text(
+        "\n".join(["t_s,isl,osl", *lines[:100], ""]), encoding="utf-8"
+    )
+
+
+def compare(*more: str, trace: str = "day.csv") -> int:
+    common = ["compare", "-f", "f.yaml", "--trace", trace, "--warmup", "3", "--scale", "2"]
+    return main([*common, "--policy", "pd-planner,hpa-tokens", "--jobs", "1", *more])
+
+
+def figures(rows: Any) -> list[tuple[Any, ...]]:
+    """Return what does not depend on the machine, in the order of the rows."""
+    named = [(row["policy"], row["knob"]["value"], row["seed"]) for row in rows]
+    return [(*name, *(row[key] for key in FIGURES)) for name, row in zip(named, rows, strict=True)]
+
+
+def test_the_object_holds_rows_frontier_and_a_page(own_place: Path, capsys: Out):
+    assert compare("--points", "2", "--seeds", "2", "-o", "json", "--report", "out.html") == 0
+    found = json.loads(capsys.readouterr().out)
+    policies = [row["policy"] for row in found["rows"]]
+    assert policies == ["pd-planner"] * 2 + ["hpa-tokens"] * 2 + ["static-best"] * 2
+    assert len(found["frontier"]) > len(found["rows"])
+    row = found["rows"][0]
+    assert row["ratio_to_oracle"] == pytest.approx(
+        row["gpu_hours"] / row["oracle"]["same_lag_gpu_hours"]
+    )
+    assert row["best_static_gpu_hours"] > 0.0
+    assert {price["attainment"] for price in found["prices"]} == {0.9, 0.95, 0.99}
+    page = (own_place / "out.html").read_text(encoding="utf-8")
+    assert "frontier-0" in page
+    assert "<td>static-best</td>" in page
+    assert "https://" not in page.split('<script type="application/json"')[0]
+
+
+def test_the_table_names_every_policy(capsys: Out):
+    assert compare("--points", "1") == 0
+    out = capsys.readouterr().out
+    for word in ("pd-planner", "hpa-tokens", "static-best", "O1", "O2", "O3"):
+        assert word in out
+
+
+def test_processes_give_the_figures_of_one():
+    plan = Plan(["kpa", "without-corrections"], points=2, refine=False, oracles=False, draws=0)
+    alone, together = contest([SHORT], plan, 1), contest([SHORT], plan, 2)
+    assert figures(alone.frontier) == figures(together.frontier)
+
+
+@pytest.mark.parametrize(
+    ("flags", "trace", "line"),
+    [
+        pytest.param(
+            ("--policy", "hap"), "day.csv", "--policy: 'hap' is unknown; legal:", id="name"
+        ),
+        pytest.param((), "short.csv", "takes 90 s to start", id="shorter-than-a-start"),
+        pytest.param(("--warmup", "20"), "day.csv", "--warmup: 20 intervals", id="all-warm-up"),
+        pytest.param(("-o", "xml"), "day.csv", "--output: 'xml' is unknown", id="output"),
+        pytest.param((), "gone.csv", "gone.csv", id="no-trace"),
+        pytest.param(("--points", "0"), "day.csv", "--points", id="no-points"),
+        pytest.param(("--start", "prefill=1"), "day.csv", "decode is missing", id="half-a-start"),
+    ],
+)
+def test_bad_input_is_one_line(flags: tuple[str, ...], trace: str, line: str, capsys: Out):
+    assert compare(*flags, trace=trace) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert line in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_sweep_that_never_attains_is_told(capsys: Out):
+    assert compare("--policy", "saturation", "--points", "1", "--scale", "20") == 0
+    err = capsys.readouterr().err
+    assert "saturation: no saturation_scale of the sweep reaches 0.99: the best is" in err
+
+
+def test_without_ray_it_says_how_to_get_it(capsys: Out, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert compare("--ray", "127.0.0.1:1", "--points", "1") == 2
+    assert "pip install 'pd-planner[ray]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_figures_of_one_process(leave_out: Any, tmp_path: Path):
+    if find_spec("ray") is None:
+        leave_out("ray", "pip install 'pd-planner[ray]'", "ray is not installed")
+    # A process of its own: Ray changes much of the one that it is imported into.
+    done = subprocess.run(
+        [sys.executable, __file__], capture_output=True, text=True, timeout=300, check=False,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "alike" in done.stdout
+    assert "went away" in done.stderr
+
+
+class Cut:
+    """A store that keeps nothing, and ends the cluster after the first run."""
+
+    def __init__(self, cluster: "subprocess.Popen[bytes]") -> None:
+        self.cluster = cluster
+
+    def find(self, task: Any) -> None: ...
+
+    def keep(self, *_: Any) -> None:
+        stop(self.cluster)
+
+
+def started(port: int) -> "subprocess.Popen[bytes]":
+    """Start a cluster that ends with its process, which is the only one to be ended."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    flags = ["--port", str(port), "--num-cpus", "2", "--include-dashboard=0"]
+    cluster = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE)
+    assert cluster.stdout is not None
+    for line in cluster.stdout:
+        if b"Ray runtime started" in line:
+            return cluster
+    raise RuntimeError(f"ray start ended with {cluster.wait()}")
+
+
+def stop(cluster: "subprocess.Popen[bytes]") -> None:
+    cluster.terminate()
+    cluster.wait(60)
+
+
+def _on_a_cluster() -> None:
+    """Play on a cluster, take it away in the middle, and compare the figures."""
+    plan = Plan(["kpa"], points=3, refine=False, oracles=False, draws=0)
+    port = free_port()
+    cluster = started(port)
+    try:
+        remote = contest([SHORT], plan, ray_address=f"127.0.0.1:{port}")
+        assert figures(remote.frontier) == figures(contest([SHORT], plan).frontier)
+        cut = contest([SHORT], plan, ray_address=f"127.0.0.1:{port}", store=Cut(cluster))
+        assert figures(cut.frontier) == figures(remote.frontier)
+        print("alike")
+    finally:
+        stop(cluster)
+
+
+if __name__ == "__main__":
+    _on_a_cluster()
