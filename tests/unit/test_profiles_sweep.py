@@ -91,6 +91,18 @@ def test_points_lie_where_the_target_is():
     assert len(near) >= (len(list(decode_order(ITL_S))) - frame)
 
 
+def test_where_the_target_is_crossed_even_a_straight_line_is_looked_at():
+    straight = {
+        Place(float(n), context): 0.005 + n * 0.0005
+        for context in (500.0, 2000.0, 8000.0)
+        for n in (1, 17, 33, 49, 65, 81, 97)
+    }
+    more = list(decode_order(straight, Goal(ttft_s=0.5, itl_s=0.04)))[9:]
+    assert more
+    # 40 ms are reached at 70 sequences, between the middle and the end.
+    assert all(49 < place.concurrency < 97 for place in more)
+
+
 def test_each_context_it_begins_gets_three_concurrencies():
     places = list(decode_order(ITL_S))
     for context in {place.context_tokens for place in places}:
