@@ -29,6 +29,9 @@ PRICES: Final = (0.1, 1e5)
 PRICE_STEPS: Final = 11
 """Halvings of that range on a log scale; the last is 0.7 % of the price wide."""
 
+SPARES: Final = 3
+"""Most replicas added to every minute of a role where no price attains."""
+
 START_UP_MAX: Final = 1.3
 """Longest start-up time over the mean: start-up times lie within ± 30 %."""
 
@@ -130,7 +133,7 @@ class Clairvoyant:
         self.problem = problem
         self._demand = demand(problem.config, problem.trace, problem.ttft_s, problem.itl_s)
         self._misses = {role: misses(self._demand, role) for role in Role}
-        self._tried: dict[tuple[OracleName, float], OracleRun] = {}
+        self._tried: dict[tuple[OracleName, float, int], OracleRun] = {}
         self._passes: dict[tuple[Role, int], NDArray[np.bool_]] = {}
 
     def zero_lag(self, asked: float) -> OracleRun:
@@ -166,35 +169,38 @@ class Clairvoyant:
         """Return the cheapest run that attains, the price of a failure lowered as far as it goes.
 
         Attainment rises with the price up to chance, so that a bisection comes within its last
-        step of the lowest; of all runs that attain the cheapest one is the answer.
+        step of the lowest; of all runs that attain the cheapest one is the answer. Where local
+        counts see no failure and the replay does, spare replicas go on where prices end.
         """
         low, high = np.log(PRICES)
         for _ in range(PRICE_STEPS):
             middle = 0.5 * (low + high)
             attains = self._scheduled(oracle, float(np.exp(middle))).attainment >= asked
             low, high = (low, middle) if attains else (middle, high)
-        runs = [run for (name, _), run in self._tried.items() if name is oracle]
-        attaining = [run for run in runs if run.attainment >= asked]
-        best = max(runs, key=lambda run: run.attainment)
-        return replace(min(attaining, key=lambda r: r.gpu_hours, default=best), asked=asked)
+        for spare in range(1, SPARES + 1):
+            if not self._attaining(oracle, asked):
+                self._scheduled(oracle, PRICES[1], spare)
+        runs = self._attaining(oracle, asked)
+        most = max(self._attaining(oracle, 0.0), key=lambda run: run.attainment)
+        return replace(min(runs, key=lambda run: run.gpu_hours, default=most), asked=asked)
 
-    def _scheduled(self, oracle: OracleName, price: float) -> OracleRun:
-        """Return the replay of the best schedule at a price; remembered."""
-        if (oracle, price) not in self._tried:
+    def _attaining(self, oracle: OracleName, asked: float) -> list[OracleRun]:
+        return [r for r in self._tried.values() if r.oracle is oracle and r.attainment >= asked]
+
+    def _scheduled(self, oracle: OracleName, price: float, spare: int = 0) -> OracleRun:
+        """Return the replay of the best schedule at a price, spares on top; remembered."""
+        if (oracle, price, spare) not in self._tried:
             is_late = oracle is OracleName.SAME_LAG
             config = self.problem.config if is_late else without_lag(self.problem.config)
-            wanted = {
-                pool.role: schedule(
-                    self._misses[pool.role],
-                    pool.gpus_per_replica,
-                    price,
-                    START_UP_MAX * pool.startup_s + AHEAD_S if is_late else 0.0,
-                )
-                for pool in config.pools
-            }
+            wanted = {}
+            for pool in config.pools:
+                ahead_s = START_UP_MAX * pool.startup_s + AHEAD_S if is_late else 0.0
+                counts = self._misses[pool.role]
+                best = schedule(counts, pool.gpus_per_replica, price, ahead_s)
+                wanted[pool.role] = best + spare
             summary = replay(replace(self.problem, config=config), wanted)
-            self._tried[oracle, price] = _run(oracle, 0.0, summary, price, wanted)
-        return self._tried[oracle, price]
+            self._tried[oracle, price, spare] = _run(oracle, 0.0, summary, price, wanted)
+        return self._tried[oracle, price, spare]
 
     # ── fixed fleets ─────────────────────────────────────────────────────────────────────────────
 
