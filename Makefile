@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 UV ?= uv
 DOCKER ?= docker
+# Tests on a control plane mostly wait: one more at a time than there are cores to expect.
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -36,7 +38,7 @@ demo: install ## watch the whole loop on simulated servers: no cluster, no Prome
 	@$(BIN)/pd-planner demo
 
 test: install ## run every test this machine can run, then say what was left out (CI=true: that is a failure)
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test-deps: ## as root on Debian or Ubuntu: install what the tests start (Prometheus, Chromium, OpenSSL)
 	@missing=""; \
