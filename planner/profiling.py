@@ -13,7 +13,7 @@ from planner.operating_region import Targets, operating_region, traffic_outside
 from planner.profile_manifest import dynamo_entries, manifest_text, profile_manifest
 from planner.profile_reading import Facts, read_named, read_results, read_whole
 from profiles import Profile, profile_text, read_profile, write_dynamo
-from profiles.result_files import FORMATS
+from profiles.result_formats import FORMATS
 from profiles.sanity import oddities, roofline_faults
 
 if TYPE_CHECKING:

@@ -226,8 +226,8 @@ def _lengths(figure: "Figure", isl_tokens: NDArray[np.float64], longest: float) 
     counts, edges = np.histogram(inside, bins=60, range=(0.0, longest))
     figure.add_bar(
         x=(edges[:-1] + edges[1:]) / 2.0, y=counts / counts.sum(), name="traffic", yaxis="y2",
-        marker={"color": FAINT[ORANGE], "line": {"width": 0}}, hovertemplate="%{x:.0f} tokens: %{y:.1%} of prompts",
-        width=float(edges[1]),
+        marker={"color": FAINT[ORANGE], "line": {"width": 0}}, width=float(edges[1]),
+        hovertemplate="%{x:.0f} tokens: %{y:.1%} of prompts",
     )  # fmt: skip
     figure.update_layout(
         yaxis2={"overlaying": "y", "side": "right", "visible": False, "rangemode": "tozero"}
