@@ -125,6 +125,11 @@ class History:
         """Return the replicas of every Job in the order of their changes."""
         return {name: self.counts(name) for name in {seen.name for seen in self.jobs}}
 
+    @property
+    def changes(self) -> int:
+        """How often the replicas of any Job were changed."""
+        return sum(len(counts) - 1 for counts in self.all_counts().values())
+
     def decreases(self) -> list[tuple[JobSeen, JobSeen]]:
         """Return each change downwards: before and after."""
         found = []
@@ -133,10 +138,19 @@ class History:
             found += [pair for pair in pairwise(changes) if pair[1].replicas < pair[0].replicas]
         return found
 
-    def marked(self) -> set[str]:
-        """Return the names of the pods that are marked as leaving now."""
+    def marks(self) -> dict[str, float]:
+        """Return until when the pods that are marked as leaving now may serve, by name."""
         last = {seen.uid: seen for seen in self.pods}
-        return {s.name for s in last.values() if s.drain_until_s is not None and not s.is_gone}
+        return {
+            seen.name: seen.drain_until_s
+            for seen in last.values()
+            if seen.drain_until_s is not None and not seen.is_gone
+        }
+
+    def serving(self, job: str) -> list[PodSeen]:
+        """Return the pods of a Job that serve now."""
+        last = {seen.uid: seen for seen in list(self._pods) if seen.job == job}
+        return [seen for seen in last.values() if seen.serves and not seen.is_gone]
 
     def take_job(self, event: Manifest) -> None:
         self._jobs.append(job_seen(event, self.clock()))

@@ -91,13 +91,16 @@ class Load:
                     )
                     for index in range(SCRAPED_PODS)
                 )
-                for role, shown in _lengths(each).items()
+                for role, shown in lengths(each).items()
             },
         )
 
 
-def _lengths(finished: float) -> Mapping[Role, Mapping[Signal, Histogram]]:
-    # No latencies: nothing is learnt of the profile, so that a load always needs the same.
+def lengths(finished: float) -> Mapping[Role, Mapping[Signal, Histogram]]:
+    """Return the histograms of a pod by its role.
+
+    Without latencies nothing is learnt of the profile: a load always needs the same.
+    """
     return {
         Role.PREFILL: {Signal.PROMPT_TOKENS: histogram(ISL, finished, LENGTHS)},
         Role.DECODE: {Signal.OUTPUT_TOKENS: histogram(OSL, finished, LENGTHS)},
