@@ -31,6 +31,9 @@ def compare(
     points: Annotated[
         int, typer.Option(min=1, help="Values of each policy's knob; 1: as shipped alone.")
     ] = 7,
+    no_oracles: Annotated[
+        bool, typer.Option("--no-oracles", help="Leave the clairvoyant out; they take longest.")
+    ] = False,
     start: Annotated[
         str | None,
         typer.Option(
@@ -78,6 +81,7 @@ def compare(
         warmup=warmup,
         policies=policy,
         points=points,
+        oracles=not no_oracles,
         jobs=jobs,
         ray=ray,
         report=report,

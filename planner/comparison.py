@@ -71,6 +71,7 @@ def compare(
     warmup: int,
     policies: str | None,
     points: int,
+    oracles: bool,  # noqa: FBT001 - called by keyword
     jobs: int | None,
     ray: str | None,
     report: Path | None,
@@ -87,10 +88,9 @@ def compare(
     require_length(requests, service, warmup)
     recipes = [FileRecipe(service, requests, scale, seed, start, warmup) for seed in range(seeds)]
     asked = tuple(sorted({*ATTAINMENTS, service.service.sla.attainment_ratio}))
+    plan = Plan(names, points, asked, oracles=oracles)
     with whole_file(report) as part:
-        found = contest(
-            recipes, Plan(names, points, asked), jobs or os.cpu_count() or 1, ray_address=ray
-        )
+        found = contest(recipes, plan, jobs or os.cpu_count() or 1, ray_address=ray)
         if part is not None:
             from planner.view.comparison_page import write_comparison
 

@@ -46,11 +46,12 @@ def figures(rows: Any) -> list[tuple[Any, ...]]:
     return [(*name, *(row[key] for key in FIGURES)) for name, row in zip(named, rows, strict=True)]
 
 
+@pytest.mark.slow
 def test_the_object_holds_rows_frontier_and_a_page(own_place: Path, capsys: Out):
-    assert compare("--points", "2", "--seeds", "2", "-o", "json", "--report", "out.html") == 0
+    assert compare("--points", "2", "-o", "json", "--report", "out.html") == 0
     found = json.loads(capsys.readouterr().out)
     policies = [row["policy"] for row in found["rows"]]
-    assert policies == ["pd-planner"] * 2 + ["hpa-tokens"] * 2 + ["static-best"] * 2
+    assert policies == ["pd-planner", "hpa-tokens", "static-best"]
     assert len(found["frontier"]) > len(found["rows"])
     row = found["rows"][0]
     assert row["ratio_to_oracle"] == pytest.approx(
@@ -65,10 +66,11 @@ def test_the_object_holds_rows_frontier_and_a_page(own_place: Path, capsys: Out)
 
 
 def test_the_table_names_every_policy(capsys: Out):
-    assert compare("--points", "1") == 0
+    assert compare("--points", "1", "--no-oracles", "--seeds", "2") == 0
     out = capsys.readouterr().out
-    for word in ("pd-planner", "hpa-tokens", "static-best", "O1", "O2", "O3"):
+    for word in ("pd-planner", "hpa-tokens", "as shipped", "at equal attainment"):
         assert word in out
+    assert "O2, all known" not in out
 
 
 def test_processes_give_the_figures_of_one():
@@ -100,7 +102,7 @@ def test_bad_input_is_one_line(flags: tuple[str, ...], trace: str, line: str, ca
 
 
 def test_a_sweep_that_never_attains_is_told(capsys: Out):
-    assert compare("--policy", "saturation", "--points", "1", "--scale", "20") == 0
+    assert compare("--policy", "saturation", "--points", "1", "--scale", "20", "--no-oracles") == 0
     err = capsys.readouterr().err
     assert "saturation: no saturation_scale of the sweep reaches 0.99: the best is" in err
 
