@@ -23,7 +23,7 @@ from benchmarks.machine import describe
 from planner.comparison import Plan, contest
 from planner.comparison_entries import OWN, read_names
 from planner.comparison_recipes import CaseRecipe
-from planner.comparison_runs import Foresight, Result, Run, Task
+from planner.comparison_runs import ORACLES, Foresight, Result, Run, Task
 from planner.simulation.cases import CASES, case_named
 from planner.simulation.oracles import OracleRun
 from planner.simulation.statistics import Tally
@@ -33,6 +33,13 @@ from planner.view.comparison_table import comparison_tables
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "out/bench-policies"
+# What every run depends on, and what the planner's own do besides.
+SHARED = ("planner/simulation/**/*.py", "predictors/*.py", "profiles/**/*.py",
+          "profiles/data/*", "planner/comparison_r*.py",
+          "planner/comparison_entries.py")  # fmt: skip
+OWN_CODE = ("planner/decision/*.py", "planner/sizing/*.py", "planner/adapters/memory.py",
+            "planner/adapters/so*.py", "planner/spec/*.py", "planner/model.py", "planner/loop.py",
+            "planner/replay.py", "planner/comparison_ablation.py")  # fmt: skip
 # Wide enough for every column on a page of a document.
 COLUMNS = 110
 
@@ -65,7 +72,7 @@ class Folder:
         part.replace(path)
 
     def _path(self, task: Task) -> Path:
-        key = f"{task!r} {code_digest(is_own=task.entry in OWN)}"
+        key = f"{task!r} {code_digest(kind_of(task.entry))}"
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
@@ -77,14 +84,22 @@ def document_of(result: Result) -> dict[str, Any]:
 
 
 @cache
-def code_digest(*, is_own: bool) -> str:
-    """Return a digest of the code a run depends on: peers and oracles know nothing of decisions."""
-    tops = ["planner/simulation", "profiles", "predictors"]
-    if is_own:
-        tops += ["planner/decision", "planner/sizing", "planner/adapters", "planner/spec"]
-    sources = [path for top in tops for path in (ROOT / top).rglob("*.py")]
-    sources += (ROOT / "planner").glob("*.py") if is_own else []
-    return digest(sorted(sources))
+def code_digest(kind: str) -> str:
+    """Return a digest of the code that runs of a kind depend on.
+
+    Peers know nothing of the planner's decisions, and nobody that plays of the oracles.
+    """
+    sources = [path for top in SHARED for path in sorted(ROOT.glob(top))]
+    if kind == "own":
+        sources += [path for top in OWN_CODE for path in sorted(ROOT.glob(top))]
+    if kind != ORACLES:
+        sources = [path for path in sources if not path.name.startswith("oracle")]
+    return digest(sources)
+
+
+def kind_of(entry: str) -> str:
+    """Return whose code an entry depends on."""
+    return ORACLES if entry == ORACLES else "own" if entry in OWN else "peer"
 
 
 def digest(paths: Iterable[Path]) -> str:
