@@ -41,7 +41,8 @@ def oracles(case: Case, seed: int, levels: list[float], trace: str | None) -> li
     started_s = time.perf_counter()
     clairvoyant = Clairvoyant(case_problem(case, seed, trace))
     runs = []
-    for level in levels:
+    # From the top: what was tried for a higher level counts for the lower ones too.
+    for level in sorted(levels, reverse=True):
         three = clairvoyant.all(level)
         same_lag = three[1].gpu_hours
         print(*(told(case, run, same_lag) for run in three), sep="\n", flush=True)

@@ -22,7 +22,7 @@ from planner.simulation.traces import MINUTE_S, Trace
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-PAST_S: Final = {Role.PREFILL: 5.0, Role.DECODE: 60.0}
+PAST_S: Final = {Role.PREFILL: 5.0, Role.DECODE: 30.0}
 """Traffic played before a minute, so that its first requests meet a pool at work [s]."""
 
 FUTURE_S: Final = 60.0

@@ -29,6 +29,9 @@ PRICES: Final = (0.1, 1e5)
 PRICE_STEPS: Final = 11
 """Halvings of that range on a log scale; the last is 0.7 % of the price wide."""
 
+JUST_MET: Final = 2e-4
+"""An attainment so little above the one asked for ends the search."""
+
 SPARES: Final = 3
 """Most replicas added to every minute of a role where no price attains."""
 
@@ -175,8 +178,10 @@ class Clairvoyant:
         low, high = np.log(PRICES)
         for _ in range(PRICE_STEPS):
             middle = 0.5 * (low + high)
-            attains = self._scheduled(oracle, float(np.exp(middle))).attainment >= asked
-            low, high = (low, middle) if attains else (middle, high)
+            excess = self._scheduled(oracle, float(np.exp(middle))).attainment - asked
+            if 0.0 <= excess <= JUST_MET:
+                break
+            low, high = (low, middle) if excess > 0.0 else (middle, high)
         for spare in range(1, SPARES + 1):
             if not self._attaining(oracle, asked):
                 self._scheduled(oracle, PRICES[1], spare)
