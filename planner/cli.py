@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner import flags
+from planner.cli_profile import app as profile_app
 
 if TYPE_CHECKING:
     from planner.check.finding import Finding
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+app.add_typer(profile_app, name="profile")
 
 
 class Output(StrEnum):

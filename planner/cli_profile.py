@@ -10,7 +10,7 @@ from planner import flags
 from planner.spec.quantities import duration
 
 if TYPE_CHECKING:
-    from planner.operating_region import Targets
+    from planner.profiling.region import Targets
     from planner.settings import Settings
 
 app = typer.Typer(
@@ -123,7 +123,7 @@ def import_(
         "startup_s": _duration_s("--startup", startup, "1s", "2h"),
         "provenance": {key: value for key, value in provenance.items() if value is not None},
     }
-    from planner.profiling import import_profile
+    from planner.profiling.commands import import_profile
 
     given = {key: value for key, value in facts.items() if value is not None}
     return import_profile(paths, fmt.value, role.keys, given, output)
@@ -146,7 +146,7 @@ def export(
     ] = None,
 ) -> int:
     """Write a profile as Dynamo's files or as a ConfigMap; what has no place there is told."""
-    from planner.profiling import export_profile
+    from planner.profiling.commands import export_profile
 
     return export_profile(source, fmt.value, output, namespace, name)
 
@@ -167,7 +167,7 @@ def show(
 ) -> int:
     """Draw TTFT and ITL, where the targets hold, and tell which traffic is outside."""
     targets = _targets(ttft, itl)
-    from planner.profiling import show_profile
+    from planner.profiling.commands import show_profile
 
     return show_profile(source, targets, trace, output)
 
@@ -195,7 +195,7 @@ def diff(
 ) -> int:
     """Say what another profile changes: replicas over loads, what is within reach."""
     targets, loads = _targets(ttft, itl), _loads(rps)
-    from planner.profiling import diff_profiles
+    from planner.profiling.commands import diff_profiles
 
     return diff_profiles(a, b, file, targets, (isl, osl), trace, loads, output.value)
 
@@ -219,13 +219,13 @@ def apply(
     ] = False,
 ) -> int:
     """Write a profile as a ConfigMap, by server-side apply."""
-    from planner.profiling import apply_profile
+    from planner.profiling.commands import apply_profile
 
     return apply_profile(source, namespace, name, settings, dry_run=dry_run, force=force)
 
 
 def _targets(ttft: str | None, itl: str | None) -> "Targets":
-    from planner.operating_region import Targets
+    from planner.profiling.region import Targets
 
     return Targets(
         _duration_s("--ttft", ttft, "1ms", "10m"), _duration_s("--itl", itl, "100us", "10s")

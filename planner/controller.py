@@ -27,8 +27,8 @@ from planner.spec.service import LoadedService, load_services
 from planner.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from planner.adapters.kubernetes import KubernetesCluster
-    from planner.adapters.kubernetes_api import KubernetesAccess
+    from planner.adapters.kubernetes.api import KubernetesAccess
+    from planner.adapters.kubernetes.cluster import KubernetesCluster
     from planner.adapters.prometheus import PrometheusMetrics
 
 log = logging.getLogger("pd-planner")
@@ -224,8 +224,8 @@ def _served(
     """Serve page, metrics and health if asked for; return who is told how long a tick took."""
     if listen is None:
         return lambda _records, _elapsed_s: None
-    from planner.adapters.http import serve
-    from planner.adapters.http_site import Site
+    from planner.adapters.http.server import serve
+    from planner.adapters.http.site import Site
 
     site = Site(services)
     telemetry.append(site)
@@ -235,7 +235,7 @@ def _served(
 
 def _access(settings: Settings) -> "KubernetesAccess":
     """Return where the cluster is."""
-    from planner.adapters.kubernetes_api import KubernetesAccess
+    from planner.adapters.kubernetes.api import KubernetesAccess
 
     return KubernetesAccess(settings.kubernetes.kubeconfig, settings.kubernetes.context)
 
@@ -247,8 +247,8 @@ def load_from_cluster(files: Sequence[Path], settings: Settings) -> list[LoadedS
     -----
     SpecError if a file or profile is invalid, ClusterError if the cluster can't be read.
     """
-    from planner.adapters.kubernetes_api import KubernetesApi
-    from planner.adapters.kubernetes_check import CONFIG_MAPS
+    from planner.adapters.kubernetes.api import KubernetesApi
+    from planner.adapters.kubernetes.check import CONFIG_MAPS
 
     # Opened when the first ConfigMap is asked for: a fault of a file is told without a cluster.
     with contextlib.ExitStack() as opened:
@@ -285,7 +285,7 @@ def live_cluster(
     settings: Settings, services: Sequence[Service], opened: contextlib.ExitStack
 ) -> "KubernetesCluster":
     """Return the cluster, followed until the end."""
-    from planner.adapters.kubernetes import KubernetesCluster
+    from planner.adapters.kubernetes.cluster import KubernetesCluster
 
     cluster = KubernetesCluster(_access(settings), services)
     opened.enter_context(contextlib.closing(cluster))
@@ -297,7 +297,7 @@ def _events(
     cluster: "KubernetesCluster", services: Sequence[Service], opened: contextlib.ExitStack
 ) -> Telemetry:
     """Return who tells of every change on the scale targets."""
-    from planner.adapters.kubernetes_events import KubernetesEvents
+    from planner.adapters.kubernetes.events import KubernetesEvents
 
     events = KubernetesEvents(cluster.api, services, cluster.uid_of)
     return opened.enter_context(contextlib.closing(events))

@@ -21,7 +21,7 @@ from planner.spec.service import LoadedService, load_services
 from planner.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from planner.adapters.kubernetes import KubernetesCluster
+    from planner.adapters.kubernetes.cluster import KubernetesCluster
     from planner.adapters.prometheus import PrometheusMetrics
 
 Findings = dict[str, list[Finding]]
@@ -67,7 +67,7 @@ def _seen(
     cluster: "KubernetesCluster",
 ) -> Seen:
     """Return all that is read for one service, each once."""
-    from planner.adapters.kubernetes_check import (
+    from planner.adapters.kubernetes.check import (
         read_autoscalers,
         read_scheduler_config,
         read_targets,
@@ -113,7 +113,7 @@ def _wanted(
 def _allowed(
     cluster: "KubernetesCluster", rights: Mapping[Right, object]
 ) -> Mapping[Right, bool] | ClusterError:
-    from planner.adapters.kubernetes_rights import answers
+    from planner.adapters.kubernetes.rights import answers
 
     try:
         return answers(cluster.api, rights)

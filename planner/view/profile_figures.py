@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.operating_region import Region, Targets, fullest_batch
+from planner.profiling.region import Region, Targets, fullest_batch
 from planner.view.canvas import BLUE, FAINT, GREY, GRID, ORANGE, RED, Floats
 from planner.view.figures import Picture
 from planner.view.notation import milliseconds

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from planner.operating_region import Outside, Region, Targets, surfaces
+from planner.profiling.region import Outside, Region, Targets, surfaces
 from planner.view.notation import UNKNOWN, milliseconds, small_share, thousands
 from profiles import Profile
 from profiles.sanity import Oddity

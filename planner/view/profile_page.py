@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.operating_region import Region, Targets, surfaces
+from planner.profiling.region import Region, Targets, surfaces
 from planner.view.figures import Picture
 from planner.view.notation import milliseconds
 from planner.view.profile_figures import (

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from planner.adapters.clock import Deadline, SystemClock, pause
-from planner.adapters.kubernetes import KubernetesCluster
-from planner.adapters.kubernetes_api import KubernetesAccess
-from planner.adapters.kubernetes_events import KubernetesEvents
+from planner.adapters.kubernetes.api import KubernetesAccess
+from planner.adapters.kubernetes.cluster import KubernetesCluster
+from planner.adapters.kubernetes.events import KubernetesEvents
 from planner.errors import ClusterError, MetricsError
 from planner.model import (
     Behavior,

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from planner.adapters.clock import pause, stopwatch_s
 from planner.adapters.exposition import lines, text_format
-from planner.adapters.kubernetes_objects import DRAIN_ANNOTATION
+from planner.adapters.kubernetes.objects import DRAIN_ANNOTATION
 from planner.adapters.targets import pod_pattern
 from planner.errors import InputError, PlannerError
 from planner.model import Pool, Service, Transfer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from planner.adapters.clock import SystemClock
-from planner.adapters.kubernetes import KubernetesCluster
-from planner.adapters.kubernetes_api import KubernetesAccess
+from planner.adapters.kubernetes.api import KubernetesAccess
+from planner.adapters.kubernetes.cluster import KubernetesCluster
 from planner.adapters.memory import MemoryCluster
 from planner.errors import ClusterError
 from planner.model import Fleet, Patch, Pool, Role, Service, ServiceKey, Sla, Target

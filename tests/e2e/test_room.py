@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from planner.adapters.kubernetes import KubernetesCluster
-from planner.adapters.kubernetes_api import KubernetesAccess
+from planner.adapters.kubernetes.api import KubernetesAccess
+from planner.adapters.kubernetes.cluster import KubernetesCluster
 from planner.model import Patch, Role, Service
 from planner.record import TickRecord
 from tests.cluster.control_plane import ControlPlane

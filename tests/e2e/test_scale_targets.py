@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from planner.adapters.clock import SystemClock
-from planner.adapters.kubernetes import KubernetesCluster
-from planner.adapters.kubernetes_api import KubernetesAccess, KubernetesApi
-from planner.adapters.kubernetes_events import KubernetesEvents
-from planner.adapters.kubernetes_targets import resource_of
-from planner.adapters.patches import operations, reading
+from planner.adapters.kubernetes.api import KubernetesAccess, KubernetesApi
+from planner.adapters.kubernetes.cluster import KubernetesCluster
+from planner.adapters.kubernetes.events import KubernetesEvents
+from planner.adapters.kubernetes.patches import operations, reading
+from planner.adapters.kubernetes.targets import resource_of
 from planner.errors import ClusterError, ConflictError, RefusedError, TargetError
 from planner.inventory import Inventory
 from planner.model import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 
-from planner.adapters.kubernetes_objects import DRAIN_ANNOTATION
+from planner.adapters.kubernetes.objects import DRAIN_ANNOTATION
 from planner.model import Signal
 from planner.simulation.traces import make_trace
 from planner.spec.service import LoadedService, load_services

@@ -14,10 +14,10 @@ import pytest
 import requests
 
 from planner.adapters.clock import ManualClock, stopwatch_s
-from planner.adapters.http import serve
-from planner.adapters.http_health import FIRST_WITHIN_S
-from planner.adapters.http_records import KEEP_LEAST, KEEP_MOST
-from planner.adapters.http_site import Site
+from planner.adapters.http.health import FIRST_WITHIN_S
+from planner.adapters.http.records import KEEP_LEAST, KEEP_MOST
+from planner.adapters.http.server import serve
+from planner.adapters.http.site import Site
 from planner.errors import ClusterError, InputError, MetricsError
 from planner.model import Mode, Reason, ServiceKey
 from planner.record import TickRecord
@@ -427,8 +427,8 @@ def test_the_end_is_prompt_even_with_open_connections(driven):
 STUCK_CLIENT = """
 import socket
 from planner.adapters.clock import stopwatch_s
-from planner.adapters.http import serve
-from planner.adapters.http_site import Site
+from planner.adapters.http.server import serve
+from planner.adapters.http.site import Site
 from planner.model import ServiceKey
 from tests.builders import service
 
@@ -475,8 +475,8 @@ def test_what_is_served_needs_no_extra():
 import sys
 for name in ("numba", "plotly", "pandas"):
     sys.modules[name] = None
-from planner.adapters.http import serve
-from planner.adapters.http_site import Site
+from planner.adapters.http.server import serve
+from planner.adapters.http.site import Site
 from tests.builders import service
 with serve("127.0.0.1:0", Site([service()])) as url:
     import requests

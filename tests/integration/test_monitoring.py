@@ -10,8 +10,8 @@ import pytest
 import requests
 import yaml
 
-from planner.adapters.http import serve
-from planner.adapters.http_site import Site
+from planner.adapters.http.server import serve
+from planner.adapters.http.site import Site
 from planner.adapters.metrics_table import METRICS
 from planner.errors import MetricsError
 from planner.model import Reason

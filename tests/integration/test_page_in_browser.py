@@ -5,8 +5,8 @@ import math
 import pytest
 
 from planner.adapters.clock import pause
-from planner.adapters.http import serve
-from planner.adapters.http_site import Site
+from planner.adapters.http.server import serve
+from planner.adapters.http.site import Site
 from planner.errors import MetricsError
 from planner.model import Mode, ServiceKey
 from planner.record import TickRecord

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.adapters.kubernetes_api import KubernetesAccess, KubernetesApi
+from planner.adapters.kubernetes.api import KubernetesAccess, KubernetesApi
 from planner.errors import InputError
 
 CONFIG = """

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from planner.adapters.clock import ManualClock
-from planner.adapters.kubernetes_caches import ClusterCaches
-from planner.adapters.kubernetes_faults import (
+from planner.adapters.kubernetes.caches import ClusterCaches
+from planner.adapters.kubernetes.faults import (
     HYPER_NODES,
     NODES,
     PODS,

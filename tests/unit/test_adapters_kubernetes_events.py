@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.kubernetes_events import KubernetesEvents, event_of, notices_of
-from planner.adapters.kubernetes_faults import Resource
+from planner.adapters.kubernetes.events import KubernetesEvents, event_of, notices_of
+from planner.adapters.kubernetes.faults import Resource
 from planner.errors import ClusterError
 from planner.model import (
     Decision,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from planner.adapters.kubernetes_faults import (
+from planner.adapters.kubernetes.faults import (
     NODES,
     PODS,
     Call,

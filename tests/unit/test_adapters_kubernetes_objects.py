@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.kubernetes_objects import (
+from planner.adapters.kubernetes.objects import (
     SeenPod,
     hyper_node,
     node,

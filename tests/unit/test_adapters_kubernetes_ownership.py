@@ -2,8 +2,8 @@
 
 import pytest
 
-from planner.adapters.kubernetes_objects import SeenPod
-from planner.adapters.kubernetes_ownership import costs_deletion, pods_by_target
+from planner.adapters.kubernetes.objects import SeenPod
+from planner.adapters.kubernetes.ownership import costs_deletion, pods_by_target
 from planner.model import Pod, Target
 
 PREFILL = Target("batch.volcano.sh/v1alpha1", "Job", "pd", "prefill")

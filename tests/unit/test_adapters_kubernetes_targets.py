@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.kubernetes_faults import AUTOSCALERS, Call, Resource, fault
-from planner.adapters.kubernetes_targets import SeenTarget, TargetReader, seen_target
+from planner.adapters.kubernetes.faults import AUTOSCALERS, Call, Resource, fault
+from planner.adapters.kubernetes.targets import SeenTarget, TargetReader, seen_target
 from planner.errors import ClusterError, TargetError
 from planner.model import Target
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.adapters.kubernetes_values import Json, pod_requests, quantity, rfc3339, total, unix_s
+from planner.adapters.kubernetes.values import Json, pod_requests, quantity, rfc3339, total, unix_s
 
 GPU = "nvidia.com/gpu"
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from planner.adapters.clock import ManualClock
-from planner.adapters.kubernetes_faults import NODES, PODS, ExpiredError, ForbiddenError, Resource
-from planner.adapters.kubernetes_values import Json
-from planner.adapters.kubernetes_watch import (
+from planner.adapters.kubernetes.faults import NODES, PODS, ExpiredError, ForbiddenError, Resource
+from planner.adapters.kubernetes.values import Json
+from planner.adapters.kubernetes.watch import (
     STALE_S,
     Snapshot,
     WatchedPlaces,
@@ -156,7 +156,7 @@ def test_a_version_that_is_forgotten_is_a_new_list(
 def test_a_server_that_never_goes_on_is_asked_for_a_new_list(
     server: Server, cache: WatchedResource[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("planner.adapters.kubernetes_watch._FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr("planner.adapters.kubernetes.watch._FIRST_RETRY_S", 0.001)
     stream = begin(server, cache, "a")
     for _ in range(3):
         server.watches.put(ClusterError("resource version too large"))

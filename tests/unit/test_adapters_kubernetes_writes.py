@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.kubernetes_faults import Resource
-from planner.adapters.kubernetes_targets import TargetReader
-from planner.adapters.kubernetes_writes import TargetWriter, drained_at_s
-from planner.adapters.patches import Reading, reading
+from planner.adapters.kubernetes.faults import Resource
+from planner.adapters.kubernetes.patches import Reading, reading
+from planner.adapters.kubernetes.targets import TargetReader
+from planner.adapters.kubernetes.writes import TargetWriter, drained_at_s
 from planner.errors import ClusterError, ConflictError, RefusedError, TargetError
 from planner.model import Target
 

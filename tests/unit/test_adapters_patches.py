@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.patches import Reading, look_up, operations, reading, writer_of
+from planner.adapters.kubernetes.patches import Reading, look_up, operations, reading, writer_of
 from planner.errors import TargetError
 from planner.model import Target
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import yaml
 
-from planner.adapters.kubernetes_check import (
+from planner.adapters.kubernetes.check import (
     CONFIG_MAPS,
     read_autoscalers,
     read_scheduler_config,
     read_targets,
 )
-from planner.adapters.kubernetes_faults import AUTOSCALERS, Resource
-from planner.adapters.kubernetes_rights import REVIEWS, answers
+from planner.adapters.kubernetes.faults import AUTOSCALERS, Resource
+from planner.adapters.kubernetes.rights import REVIEWS, answers
 from planner.check.finding import Level
 from planner.check.overlap import shared_targets
 from planner.check.rights import Right, right_findings, rights_of

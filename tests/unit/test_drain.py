@@ -136,9 +136,7 @@ def test_a_scale_down_always_ends(states, desired):
     for _ in range(4):
         found = written(pods, desired, now_s=now_s) or Patch()
         pods = pods[: found.replicas.get("decode", len(pods))]
-        pods = [
-            replace(p, drain_until_s=found.drain.get(p.name, p.drain_until_s)) for p in pods
-        ]
+        pods = [replace(p, drain_until_s=found.drain.get(p.name, p.drain_until_s)) for p in pods]
         now_s += 60.0
         if len(pods) <= desired:
             break

@@ -6,18 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from planner.adapters.kubernetes_apply import ApplyingApi
-from planner.adapters.kubernetes_faults import CONFIG_MAPS, Call, ForbiddenError, fault
+from planner.adapters.kubernetes.apply import ApplyingApi
+from planner.adapters.kubernetes.faults import CONFIG_MAPS, Call, ForbiddenError, fault
 from planner.errors import ConflictError, InputError
-from planner.operating_region import (
-    Targets,
-    fullest_batch,
-    isl_limit_tokens,
-    operating_region,
-    traffic_outside,
-)
-from planner.profile_diff import Side, fixed_traffic, plain_service, profile_diff, trace_traffic
-from planner.profile_manifest import (
+from planner.profiling.diff import Side, fixed_traffic, plain_service, profile_diff, trace_traffic
+from planner.profiling.manifest import (
     CONFIG_MAP_BYTES,
     config_map,
     dynamo_entries,
@@ -25,6 +18,13 @@ from planner.profile_manifest import (
     manifest_text,
     profile_manifest,
     read_manifest,
+)
+from planner.profiling.region import (
+    Targets,
+    fullest_batch,
+    isl_limit_tokens,
+    operating_region,
+    traffic_outside,
 )
 from planner.view.profile_lines import profile_lines
 from planner.view.profile_page import profile_page

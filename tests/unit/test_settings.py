@@ -56,9 +56,7 @@ def test_network_facts_come_from_their_group(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_links_are_a_yaml_list(monkeypatch: pytest.MonkeyPatch):
-    rows = (
-        "[{tier: 2, networkType: ib, bandwidth: 200G, latency: 5us}, {tier: 3, bandwidth: 100G}]"
-    )
+    rows = "[{tier: 2, networkType: ib, bandwidth: 200G, latency: 5us}, {tier: 3, bandwidth: 100G}]"
     monkeypatch.setenv("PD_PLANNER_NETWORK__LINKS", rows)
     within, between = load_settings().network.network.links
     assert (within.tier, within.network_type) == (2, "ib")

@@ -98,7 +98,7 @@ def test_blocks_seen_before_are_cached(tmp_path: Path) -> None:
         (BURST.replace("5.5", "4.5"), "line 4, column Timestamp: got '4.5'; legal: not before"),
         (b"\xff\xfe\x00\x01\x02", "bytes that are no UTF-8 text"),
         (b"t_s,isl,osl\n0,\xff,1\n", "bytes that are no UTF-8 text"),
-        (gzip.compress(OURS.encode())[:-9], "an unreadable file"),
+        (gzip.compress(OURS.encode(), mtime=0)[:-9], "an unreadable file"),
         ('{"timestamp": 1, "input_length": 2}', "line 1: got no output_length"),
         (MOONCAKE + "\n{oops", "line 4: got broken JSON"),
         (MOONCAKE + "\n[1]", "line 4: got no timestamp, input_length, output_length"),

@@ -145,10 +145,9 @@ BAD = {
     "unknown key": (
         pools(decode={"maxReplica": 8}),
         (
-            "spec.pools[1].maxReplica: is no key here; legal: behavior, drain, gpuHourPrice, gpuType, "
-            "gpusPerReplica, maxReplicas, metrics, minReplicas, name, podsPerReplica, "
-            "profile, role, "
-            "scaleTargetRef, startup; did you mean maxReplicas?"
+            "spec.pools[1].maxReplica: is no key here; legal: behavior, drain, gpuHourPrice, "
+            "gpuType, gpusPerReplica, maxReplicas, metrics, minReplicas, name, podsPerReplica, "
+            "profile, role, scaleTargetRef, startup; did you mean maxReplicas?"
         ),
     ),
     "count in quotes": (

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from planner.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi
-from planner.adapters.kubernetes_faults import AUTOSCALERS, Resource
-from planner.adapters.kubernetes_objects import pod_shape
-from planner.adapters.kubernetes_values import Json
-from planner.adapters.patches import Reading, look_up, reading, writer_of
+from planner.adapters.kubernetes.api import FIELD_MANAGER, KubernetesApi
+from planner.adapters.kubernetes.faults import AUTOSCALERS, Resource
+from planner.adapters.kubernetes.objects import pod_shape
+from planner.adapters.kubernetes.patches import Reading, look_up, reading, writer_of
+from planner.adapters.kubernetes.values import Json
 from planner.adapters.targets import kind_of
 from planner.errors import ClusterError, InputError, TargetError
 from planner.inventory import PodShape

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from planner.adapters.clock import stopwatch_s
-from planner.adapters.http_health import Health
-from planner.adapters.http_records import RecentRecords
+from planner.adapters.http.health import Health
+from planner.adapters.http.records import RecentRecords
 from planner.adapters.metrics_export import MetricsExport
 from planner.model import Service, ServiceKey
 from planner.record import TickRecord

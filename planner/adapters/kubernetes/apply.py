@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from planner.adapters.kubernetes_api import FIELD_MANAGER, KubernetesApi
-from planner.adapters.kubernetes_faults import CONFIG_MAPS, Call, ForbiddenError
-from planner.adapters.kubernetes_values import Json
+from planner.adapters.kubernetes.api import FIELD_MANAGER, KubernetesApi
+from planner.adapters.kubernetes.faults import CONFIG_MAPS, Call, ForbiddenError
+from planner.adapters.kubernetes.values import Json
 from planner.errors import ConflictError
 
 _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML

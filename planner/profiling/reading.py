@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import InputError
-from planner.profile_manifest import read_manifest
+from planner.profiling.manifest import read_manifest
 from profiles import SAMPLES, Profile, read_dynamo, read_profile, sample
 from profiles.result_files import profile_from_results
 from profiles.schema import build_profile

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from planner.adapters.kubernetes_faults import AUTOSCALERS, Resource
+from planner.adapters.kubernetes.faults import AUTOSCALERS, Resource
 from planner.adapters.targets import kind_of
 from planner.check.rights import SCHEDULER_CONFIG
 from planner.errors import ClusterError

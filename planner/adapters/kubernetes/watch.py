@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-from planner.adapters.kubernetes_api import EventStream, KubernetesApi
-from planner.adapters.kubernetes_faults import ExpiredError, ForbiddenError, Resource
-from planner.adapters.kubernetes_values import Json
+from planner.adapters.kubernetes.api import EventStream, KubernetesApi
+from planner.adapters.kubernetes.faults import ExpiredError, ForbiddenError, Resource
+from planner.adapters.kubernetes.values import Json
 from planner.errors import ClusterError, TargetError
 from planner.ports import Clock
 

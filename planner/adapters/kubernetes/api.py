@@ -17,8 +17,8 @@ import urllib3
 from urllib3 import exceptions as broken
 
 from planner.adapters.clock import Deadline
-from planner.adapters.kubernetes_faults import Call, Resource, fault
-from planner.adapters.kubernetes_values import Json
+from planner.adapters.kubernetes.faults import Call, Resource, fault
+from planner.adapters.kubernetes.values import Json
 from planner.errors import ClusterError, InputError
 
 FIELD_MANAGER: Final = "pd-planner"

@@ -22,7 +22,7 @@ from planner.model import (
     Target,
     TokenLoad,
 )
-from planner.operating_region import Targets, fullest_batch, surfaces
+from planner.profiling.region import Targets, fullest_batch, surfaces
 from planner.sizing.dispersion import SCALES_S
 from profiles import Profile
 

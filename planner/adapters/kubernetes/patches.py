@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planner.adapters.kubernetes_values import Json
+from planner.adapters.kubernetes.values import Json
 from planner.adapters.targets import ScaleKind, kind_of
 from planner.errors import TargetError
 from planner.model import Target

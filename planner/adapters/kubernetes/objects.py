@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from planner.adapters.kubernetes_values import Json, amounts, pod_requests, quantity, unix_s
+from planner.adapters.kubernetes.values import Json, amounts, pod_requests, quantity, unix_s
 from planner.inventory import (
     Amounts,
     HyperNode,

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from planner.adapters.kubernetes_api import KubernetesApi
-from planner.adapters.kubernetes_faults import PODS
-from planner.adapters.kubernetes_objects import DRAIN_ANNOTATION
-from planner.adapters.kubernetes_targets import TargetReader, resource_of
-from planner.adapters.kubernetes_values import Json, rfc3339
-from planner.adapters.patches import Reading, operations
+from planner.adapters.kubernetes.api import KubernetesApi
+from planner.adapters.kubernetes.faults import PODS
+from planner.adapters.kubernetes.objects import DRAIN_ANNOTATION
+from planner.adapters.kubernetes.patches import Reading, operations
+from planner.adapters.kubernetes.targets import TargetReader, resource_of
+from planner.adapters.kubernetes.values import Json, rfc3339
 from planner.errors import ClusterError, ConflictError, TargetError
 
 _LOG = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from planner.adapters.kubernetes_faults import EVENTS, Resource
-from planner.adapters.kubernetes_values import Json, rfc3339
+from planner.adapters.kubernetes.faults import EVENTS, Resource
+from planner.adapters.kubernetes.values import Json, rfc3339
 from planner.errors import ClusterError
 from planner.model import Pool, Service, ServiceKey
 from planner.record import TickRecord

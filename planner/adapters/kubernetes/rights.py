@@ -6,7 +6,7 @@ The server answers for every way of authorization alike; whoever is authenticate
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from planner.adapters.kubernetes_faults import Resource
+from planner.adapters.kubernetes.faults import Resource
 from planner.check.rights import Right
 from planner.errors import ClusterError
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from planner.adapters.http_app import create_app
-from planner.adapters.http_site import Site
+from planner.adapters.http.app import create_app
+from planner.adapters.http.site import Site
 from planner.errors import InputError
 
 PORT_MOST = 65_535

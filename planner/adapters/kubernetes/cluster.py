@@ -12,11 +12,11 @@ from functools import partial
 from typing import Final
 
 from planner.adapters.clock import SystemClock
-from planner.adapters.kubernetes_api import KubernetesAccess, KubernetesApi
-from planner.adapters.kubernetes_caches import ClusterCaches
-from planner.adapters.kubernetes_ownership import costs_deletion, pods_by_target
-from planner.adapters.kubernetes_targets import Place, SeenTarget, TargetReader
-from planner.adapters.kubernetes_writes import TargetWriter, drained_at_s, each
+from planner.adapters.kubernetes.api import KubernetesAccess, KubernetesApi
+from planner.adapters.kubernetes.caches import ClusterCaches
+from planner.adapters.kubernetes.ownership import costs_deletion, pods_by_target
+from planner.adapters.kubernetes.targets import Place, SeenTarget, TargetReader
+from planner.adapters.kubernetes.writes import TargetWriter, drained_at_s, each
 from planner.adapters.targets import tells_its_pods
 from planner.errors import ClusterError, ConflictError
 from planner.inventory import Inventory

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from planner.adapters.clock import Deadline
-from planner.adapters.kubernetes_api import KubernetesApi
-from planner.adapters.kubernetes_faults import HYPER_NODES, NODES, PODS, QUEUES, QUOTAS, Resource
-from planner.adapters.kubernetes_objects import (
+from planner.adapters.kubernetes.api import KubernetesApi
+from planner.adapters.kubernetes.faults import HYPER_NODES, NODES, PODS, QUEUES, QUOTAS, Resource
+from planner.adapters.kubernetes.objects import (
     SeenPod,
     hyper_node,
     node,
@@ -19,8 +19,8 @@ from planner.adapters.kubernetes_objects import (
     quota,
     seen_pod,
 )
-from planner.adapters.kubernetes_values import Json, total
-from planner.adapters.kubernetes_watch import Reader, Snapshot, WatchedPlaces, WatchedResource
+from planner.adapters.kubernetes.values import Json, total
+from planner.adapters.kubernetes.watch import Reader, Snapshot, WatchedPlaces, WatchedResource
 from planner.adapters.targets import KINDS
 from planner.errors import ClusterError
 from planner.inventory import HyperNode, Inventory, Node, Queue, Quota

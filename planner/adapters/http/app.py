@@ -14,8 +14,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from planner.adapters.http_records import KEEP_MOST
-from planner.adapters.http_site import Site
+from planner.adapters.http.records import KEEP_MOST
+from planner.adapters.http.site import Site
 from planner.model import Service, ServiceKey
 from planner.view.service_list import list_page, service_rows
 from planner.view.service_page import asset, service_page

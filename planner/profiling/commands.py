@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError, ProfileError
-from planner.operating_region import Targets, operating_region, traffic_outside
-from planner.profile_manifest import dynamo_entries, manifest_text, profile_manifest
-from planner.profile_reading import Facts, read_named, read_results, read_whole
+from planner.profiling.manifest import dynamo_entries, manifest_text, profile_manifest
+from planner.profiling.reading import Facts, read_named, read_results, read_whole
+from planner.profiling.region import Targets, operating_region, traffic_outside
 from profiles import Profile, profile_text, read_profile, write_dynamo
 from profiles.result_formats import FORMATS
 from profiles.sanity import oddities, roofline_faults
@@ -98,8 +98,8 @@ def apply_profile(
     source: str, namespace: str, name: str, settings: "Settings", *, dry_run: bool, force: bool
 ) -> int:
     """Write the profile as a ConfigMap, by server-side apply; `dry_run`: all but the last step."""
-    from planner.adapters.kubernetes_api import KubernetesAccess
-    from planner.adapters.kubernetes_apply import ApplyingApi
+    from planner.adapters.kubernetes.api import KubernetesAccess
+    from planner.adapters.kubernetes.apply import ApplyingApi
 
     profile = read_named(source)
     refuse_impossible(profile, source)
@@ -171,7 +171,7 @@ def diff_profiles(
 ) -> int:
     """Print what profile B changes in decisions that profile A led to."""
     from planner.printing import print_json, print_table
-    from planner.profile_diff import Side, fixed_traffic, profile_diff, trace_traffic
+    from planner.profiling.diff import Side, fixed_traffic, profile_diff, trace_traffic
     from planner.view.profile_lines import diff_table
 
     profiles = read_named(a), read_named(b)
@@ -200,7 +200,7 @@ def _service(name: str, profile: Profile, file: Path | None, targets: Targets) -
     InputError
         If the file holds several services.
     """
-    from planner.profile_diff import plain_service
+    from planner.profiling.diff import plain_service
     from planner.spec.files import load_documents
     from planner.spec.service import DEFAULT_TRANSFER, build_service
 

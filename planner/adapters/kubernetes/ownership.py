@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from planner.adapters.kubernetes_objects import SeenPod
+from planner.adapters.kubernetes.objects import SeenPod
 from planner.adapters.targets import kind_of, pod_index, pod_labels, pod_pattern
 from planner.errors import InputError
 from planner.model import Pod, Target

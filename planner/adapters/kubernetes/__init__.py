@@ -1,0 +1,1 @@
+"""The real cluster: the `Cluster` port, Events, and what `check` reads. Network I/O."""

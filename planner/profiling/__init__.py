@@ -1,0 +1,1 @@
+"""The `profile` commands: read, write, draw, compare and apply profiles."""
