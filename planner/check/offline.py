@@ -16,6 +16,7 @@ from planner.spec.pools import PoolSpec
 from planner.spec.quantities import format_decimal, format_duration
 from planner.spec.service import LoadedService, floors_of
 from profiles import Profile
+from profiles.sanity import oddities, roofline_faults
 
 FORECAST_STEPS: Final = 16
 """Intervals ahead that a forecast is asked for at most."""
@@ -28,6 +29,7 @@ def check_offline(loaded: LoadedService) -> list[Finding]:
         ok("spec", f"valid: {len(service.pools)} pools, mode {service.mode}"),
         *fit_findings(service),
         *_differences(loaded),
+        *_sanity(loaded),
         *_horizon(service),
         *_buckets(service),
         *_fallback(service),
@@ -73,6 +75,19 @@ def _pool_differences(pool: PoolSpec, profile: Profile) -> Iterator[Finding]:
             "use a profile of that GPU",
             Rule.PROFILE_DIFFERS,
         )
+
+
+def _sanity(loaded: LoadedService) -> Iterator[Finding]:
+    for pool in loaded.service.pools:
+        profile, where = loaded.profiles[pool.name], f"pool {pool.name}: profile"
+        for fault in roofline_faults(profile):
+            if fault.where.startswith(pool.role.value):
+                what = f"{fault.where}: {fault.got}; legal: {fault.legal}"
+                yield error(where, what, fault.mend, Rule.PROFILE_IMPOSSIBLE)
+        for odd in oddities(profile):
+            if odd.where.startswith(pool.role.value):
+                what = f"{odd.where}: {odd.what} ({odd.name})"
+                yield warning(where, what, odd.mend, Rule.PROFILE_ODD)
 
 
 def _horizon(service: Service) -> Iterator[Finding]:

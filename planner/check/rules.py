@@ -15,6 +15,8 @@ class Rule(StrEnum):
     KV_CAPACITY = "kv-capacity"
     ESTIMATED_SURFACE = "estimated-surface"
     PROFILE_DIFFERS = "profile-differs"
+    PROFILE_IMPOSSIBLE = "profile-impossible"
+    PROFILE_ODD = "profile-odd"
     FORECAST_HORIZON = "forecast-horizon"
     SLA_BOUNDS = "sla-bounds"
     FALLBACK = "fallback"

@@ -62,7 +62,8 @@ def test_the_report_goes_where_it_is_asked_to(tmp_path: Path):
 
 def test_ctrl_c_ends_with_130_and_leaves_the_old_report(tmp_path: Path):
     (tmp_path / REPORT).write_text("the old one", encoding="utf-8")
-    process = demo(tmp_path)
+    # So much load that it is still at it when the signal comes, however busy the machine is.
+    process = demo(tmp_path, "--scale", "240")
     try:
         wait_for("the replay to begin", (tmp_path / PART).exists)
         process.send_signal(signal.SIGINT)

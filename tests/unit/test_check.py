@@ -342,3 +342,26 @@ def test_prophet_is_an_error_exactly_where_it_is_not_installed():
     found = told(loaded(forecast={"predictor": "Prophet"}))
     expected = [] if find_spec("prophet") else [Rule.PREDICTOR_INSTALLED]
     assert [finding.rule for finding in found] == expected
+
+
+def quicker(profile: Profile, last_ttft_ratio: float = 1.0, itl_ratio: float = 1.0) -> Profile:
+    """Return a profile whose longest prompt, or whose every token, takes another time."""
+    *some, last = sorted(profile.prefill, key=lambda point: point.isl_tokens)
+    longest = last.model_copy(update={"ttft_s": last.ttft_s * last_ttft_ratio})
+    decode = [p.model_copy(update={"itl_s": p.itl_s * itl_ratio}) for p in profile.decode]
+    return profile.model_copy(update={"prefill": (*some, longest), "decode": tuple(decode)})
+
+
+@pytest.mark.parametrize(
+    ("profile", "rule", "level"),
+    [
+        pytest.param(quicker(PROFILE, last_ttft_ratio=0.3), Rule.PROFILE_ODD, Level.WARNING,
+                     id="a longer prompt is quicker"),
+        pytest.param(quicker(PROFILE, itl_ratio=0.01), Rule.PROFILE_IMPOSSIBLE, Level.ERROR,
+                     id="faster than the memory is"),
+    ],
+)  # fmt: skip
+def test_a_point_that_is_odd_or_impossible_is_told(profile: Profile, rule: Rule, level: Level):
+    found = [one for one in told(loaded(profile)) if one.rule is rule]
+    assert {one.level for one in found} == {level}
+    assert all(one.where.endswith(": profile") and one.mend for one in found)

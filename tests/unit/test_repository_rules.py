@@ -38,7 +38,9 @@ READ_OR_WRITE = {
 NAMES_ADAPTERS = {
     "planner/app.py",
     "planner/controller.py",
+    "planner/comparison/runs.py",
     "planner/inspection.py",
+    "planner/profiling/commands.py",
     "planner/rehearsal.py",
     "planner/replay.py",
 }
