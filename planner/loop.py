@@ -68,9 +68,9 @@ class Loop:
             at_s = start_s + index * step_s
             fleet = fleet_of(self.service, sample, at_s, fleet, alive_now)
             self._state, _ = decide(self.service, self._state, Inputs(sample, fleet), at_s)
-        if self._state.sample is None:
-            # Nothing was ever seen: a new service, or Prometheus is away. Not blind since then.
-            self._state = State()
+            if self._state.sample is None:
+                # Nothing was seen yet: a new service, or Prometheus is away. Not blind since then.
+                self._state = State()
         return len(samples)
 
     def tick(

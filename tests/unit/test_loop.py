@@ -7,7 +7,7 @@ import pytest
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.errors import ClusterError, MetricsError
 from planner.loop import Loop
-from planner.model import Mode, Role, Sample
+from planner.model import Fallback, Mode, Role, Sample
 from tests.builders import START_S, fleet, pod_sample, sample, service
 
 TICKS = 24
@@ -110,6 +110,21 @@ def test_a_gap_in_history_is_no_change_of_replicas():
     memory = loop._state.constrain
     assert memory.events == {"prefill": (), "decode": ()}
     assert memory.replicas == {"prefill": 1, "decode": 1}
+
+
+def test_the_time_before_the_first_metrics_was_not_blind():
+    """Or a new service that is restarted would rise to its fallback at once."""
+
+    class New:
+        def history(self, *_):
+            return [*[MetricsError("no series yet")] * 9, sample(START_S - 60.0)]
+
+    asked = replace(SERVICE, fallback=Fallback(300.0, {"prefill": 8, "decode": 8}))
+    loop = Loop(asked, MemoryCluster({}), [])
+    loop.restore(New(), START_S, 600.0)
+    held = loop.tick(MetricsError("no series"), fleet(), START_S).decision
+    assert held.hold.since_s == START_S - 60.0
+    assert held.patch is None
 
 
 @pytest.mark.parametrize(
