@@ -256,10 +256,6 @@ def test_killed_within_an_order_and_within_a_drain_it_goes_on_where_it_was(world
         pause(INTERVAL_S)
         with running_controller(world.planner):
             wait_for("the marks are off", lambda: not world.history.marks(), 60.0)
-            print(world.history.all_counts())
-            for r in world.planner.records():
-                o=r.get("observation") or {}; l=r.get("load") or {}
-                print(r["at_s"]%1000, o.get("arrivals_rps"), o.get("span_s"), {k:v for k,v in (l.get("tokens") or {}).items()}, [(p["name"],p["recommended"],p["desired"],p["current"],p["ready"]) for p in r["pools"]] if isinstance(r["pools"],list) else {k:(v.get("recommended"),v["desired"],v["current"]) for k,v in r["pools"].items()}, [(x["code"]) for x in r["reasons"]], r.get("patch"))
             assert not world.history.decreases()
             wait_settled(world, BUSY)
             worlds.rps = QUIET
