@@ -132,34 +132,46 @@ def price_list(
     draws
         Resampled traces for the intervals; 0: none.
     """
-    found: list[Price] = []
-    for attainment in asked:
-        base = sweeps.get(POLICY)
-        own = _draw(base, attainment, draws) if base is not None else None
-        own_hours = None if base is None else read_at(*base.points(), attainment).gpu_hours
-        for policy, sweep in sweeps.items():
-            reached, hours = sweep.points()
-            reading = read_at(reached, hours, attainment)
-            drawn = _draw(sweep, attainment, draws)
-            best = int(np.argmax(reached))
-            ratio = None if own is None or drawn is None else interval(drawn / own)
-            found.append(
-                Price(
-                    trace=trace,
-                    policy=policy,
-                    knob=knobs[policy],
-                    attainment=attainment,
-                    reading=reading,
-                    interval=None if drawn is None else interval(drawn),
-                    over_oracle=_over(reading.gpu_hours, oracle.get(attainment)),
-                    over_static=_over(reading.gpu_hours, static.get(attainment)),
-                    over_planner=_over(reading.gpu_hours, own_hours),
-                    over_planner_interval=ratio,
-                    best_attainment=float(reached[best]),
-                    best_value=sweep.knobs[best],
-                )
-            )
-    return found
+    own = sweeps.get(POLICY)
+    return [
+        _price(sweep, own, trace, policy, knobs[policy], attainment, oracle, static, draws)
+        for attainment in asked
+        for policy, sweep in sweeps.items()
+    ]
+
+
+def _price(
+    sweep: Sweep,
+    own: Sweep | None,
+    trace: str,
+    policy: str,
+    knob: str,
+    attainment: float,
+    oracle: HoursAt,
+    static: HoursAt,
+    draws: int,
+) -> Price:
+    reached, hours = sweep.points()
+    reading = read_at(reached, hours, attainment)
+    own_hours = None if own is None else read_at(*own.points(), attainment).gpu_hours
+    drawn = _draw(sweep, attainment, draws)
+    own_drawn = None if own is None else _draw(own, attainment, draws)
+    paired = None if drawn is None or own_drawn is None else interval(drawn / own_drawn)
+    best = int(np.argmax(reached))
+    return Price(
+        trace=trace,
+        policy=policy,
+        knob=knob,
+        attainment=attainment,
+        reading=reading,
+        interval=None if drawn is None else interval(drawn),
+        over_oracle=_over(reading.gpu_hours, oracle.get(attainment)),
+        over_static=_over(reading.gpu_hours, static.get(attainment)),
+        over_planner=_over(reading.gpu_hours, own_hours),
+        over_planner_interval=paired,
+        best_attainment=float(reached[best]),
+        best_value=sweep.knobs[best],
+    )
 
 
 def _draw(sweep: Sweep, attainment: float, draws: int) -> Floats | None:

@@ -64,16 +64,28 @@ def see(
         ttft_s=_mean(old[Role.PREFILL], new[Role.PREFILL], "latency_sum", prompts),
         itl_s=_mean(old[Role.DECODE], new[Role.DECODE], "service_sum", gaps),
         roles={
-            role: RoleView(
-                ordered=ordered[role],
-                ready=int((new[role]["state"] == kernel.READY).sum()),
-                running=_running(new[role], role),
-                waiting=_waiting(now, pools[role], role),
-                kv_ratio=_kv_ratio(now, new[role], pools[role], role),
-                work_tps=_gain(old[role], new[role], "work_tokens") / span_s,
-            )
+            role: _role(old[role], new[role], now, role, pools[role], ordered[role], span_s)
             for role in Role
         },
+    )
+
+
+def _role(
+    old: NDArray[Any],
+    new: NDArray[Any],
+    now: Snapshot,
+    role: Role,
+    pool: int,
+    ordered: int,
+    span_s: float,
+) -> RoleView:
+    return RoleView(
+        ordered=ordered,
+        ready=int((new["state"] == kernel.READY).sum()),
+        running=_running(new, role),
+        waiting=_waiting(now, pool, role),
+        kv_ratio=_kv_ratio(now, new, pool, role),
+        work_tps=_gain(old, new, "work_tokens") / span_s,
     )
 
 
