@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 RPS ?= 0s=10,3m=100,6m=100,8m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down e2e lint check bench docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down e2e lint check bench bench-policies docs golden lock wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ check: lint ## what to run before a commit: lint, unit and property tests (under
 
 bench: install ## run the benchmarks
 	$(PY) -m benchmarks
+
+bench-policies: install ## compare policies on the three cases, at equal attainment (hours; goes on where it was)
+	$(PY) -m benchmarks.policies
 
 docs: install ## write docs/spec.md and docs/settings.md anew from the models
 	$(PY) -m planner.reference

@@ -20,10 +20,10 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.machine import describe
-from planner.comparison import Plan, contest
-from planner.comparison_entries import OWN, read_names
-from planner.comparison_recipes import CaseRecipe
-from planner.comparison_runs import ORACLES, Foresight, Result, Run, Task
+from planner.comparison.contest import Plan, contest
+from planner.comparison.entries import OWN, read_names
+from planner.comparison.recipes import CaseRecipe
+from planner.comparison.runs import ORACLES, Foresight, Result, Run, Task
 from planner.simulation.cases import CASES, case_named
 from planner.simulation.oracles import OracleRun
 from planner.simulation.statistics import Tally
@@ -35,11 +35,11 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "out/bench-policies"
 # What every run depends on, and what the planner's own do besides.
 SHARED = ("planner/simulation/**/*.py", "predictors/*.py", "profiles/**/*.py",
-          "profiles/data/*", "planner/comparison_r*.py",
-          "planner/comparison_entries.py")  # fmt: skip
+          "profiles/data/*", "planner/comparison/r*.py",
+          "planner/comparison/entries.py")  # fmt: skip
 OWN_CODE = ("planner/decision/*.py", "planner/sizing/*.py", "planner/adapters/memory.py",
             "planner/adapters/so*.py", "planner/spec/*.py", "planner/model.py", "planner/loop.py",
-            "planner/replay.py", "planner/comparison_ablation.py")  # fmt: skip
+            "planner/replay.py", "planner/comparison/ablation.py")  # fmt: skip
 # Wide enough for every column on a page of a document.
 COLUMNS = 110
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner import flags
+from planner.cli_compare import compare
 from planner.cli_profile import app as profile_app
 
 if TYPE_CHECKING:
@@ -208,6 +209,12 @@ def simulate(
         output=output.value,
         prometheus_window_s=window_s,
     )
+
+
+app.command(
+    epilog="Example: pd-planner compare -f examples/llama-8b-h200.yaml --trace azure2023-conv "
+    "--scale 20 --report compare.html"
+)(compare)
 
 
 @app.command(epilog="Example: pd-planner explain record.jsonl --at 2026-11-22T10:00:00Z")

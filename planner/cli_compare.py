@@ -69,7 +69,7 @@ def compare(
         flags.refuse(f"{file}: holds {len(services)} services ({names}): give a file with one")
     pools = [pool.name for pool in services[0].service.pools]
     replicas = flags.read_replicas("--start", start, pools)
-    from planner.comparison import compare as run_compare
+    from planner.comparison.contest import compare as run_compare
 
     return run_compare(
         service=services[0],

@@ -22,7 +22,9 @@ from planner.model import Service
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "llama-8b-h200.yaml")
 PAIR = ["-f", EXAMPLE, "-f", str(ROOT / "examples" / "llama-70b-h100-a100.yaml")]
-COMMANDS = ["demo", "run", "recommend", "check", "simulate", "explain", "backtest", "schema"]
+COMMANDS = [
+    "demo", "run", "recommend", "check", "simulate", "compare", "explain", "backtest", "schema",
+]  # fmt: skip
 
 APPLICATION = {
     "planner.app": ("demo", "simulate", "explain", "backtest"),

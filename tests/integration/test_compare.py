@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from planner.__main__ import main
-from planner.comparison import Plan, contest
-from planner.comparison_recipes import CaseRecipe
+from planner.comparison.contest import Plan, contest
+from planner.comparison.recipes import CaseRecipe
 from tests.integration.prometheus_server import free_port
 from tests.integration.recorded_past import conversations, example
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from planner.comparison import Plan, contest, halfway
-from planner.comparison_entries import (
+from planner.comparison.contest import Plan, contest, halfway
+from planner.comparison.entries import (
     ENTRIES,
 )
-from planner.comparison_recipes import CaseRecipe, case_service, require_length
-from planner.comparison_runs import ORACLES, Foresight, Run, Task, bounds_of, capacity_of, play
-from planner.comparison_summary import summed_up
-from planner.comparison_workers import play_all
+from planner.comparison.recipes import CaseRecipe, case_service, require_length
+from planner.comparison.runs import ORACLES, Foresight, Run, Task, bounds_of, capacity_of, play
+from planner.comparison.summary import summed_up
+from planner.comparison.workers import play_all
 from planner.errors import InputError
 from planner.simulation.cases import CASES, case_named, case_trace
 from planner.simulation.oracles import OracleName, OracleRun

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from planner.comparison_ablation import ABLATIONS, without_margin, without_tails
-from planner.comparison_entries import (
+from planner.comparison.ablation import ABLATIONS, without_margin, without_tails
+from planner.comparison.entries import (
     ENTRIES,
     GROUPS,
     OWN,
@@ -14,7 +14,7 @@ from planner.comparison_entries import (
     knob_values,
     read_names,
 )
-from planner.comparison_recipes import case_service
+from planner.comparison.recipes import case_service
 from planner.decision import decide as decision
 from planner.errors import InputError
 from planner.model import Factors, Load, Role, Statistic, TokenLoad

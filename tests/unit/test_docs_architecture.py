@@ -42,7 +42,7 @@ def test_every_package_folder_is_named():
 
 
 def test_every_module_is_named_or_in_a_folder_told_as_a_whole():
-    told_whole = {"planner/check"}
+    told_whole = {"planner/check", "planner/simulation/policies"}
     missing = [
         name
         for top in PACKAGES

@@ -38,6 +38,7 @@ READ_OR_WRITE = {
 NAMES_ADAPTERS = {
     "planner/app.py",
     "planner/controller.py",
+    "planner/comparison/contest.py",
     "planner/comparison/runs.py",
     "planner/inspection.py",
     "planner/profiling/commands.py",

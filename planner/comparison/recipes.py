@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from planner.comparison_runs import Scenario
+from planner.comparison.runs import Scenario
 from planner.errors import InputError
 from planner.replay import first_plan, plant_config
 from planner.simulation.cases import (

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from planner.adapters.clock import stopwatch_s
-from planner.comparison_entries import ENTRIES, Own, Peer
+from planner.comparison.entries import ENTRIES, Own, Peer
 from planner.errors import InputError
 from planner.model import Pool, Role, Service
 from planner.replay import Replay

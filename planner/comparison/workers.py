@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from planner.comparison_runs import Recipe, Result, Task, play
+from planner.comparison.runs import Recipe, Result, Task, play
 from planner.errors import InputError
 
 log = logging.getLogger("pd-planner")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from planner.comparison_ablation import ABLATIONS, WHOLE, Ablation, without_margin, without_tails
+from planner.comparison.ablation import ABLATIONS, WHOLE, Ablation, without_margin, without_tails
 from planner.errors import InputError
 from planner.model import Service
 from planner.simulation.policies.base import Capacity, Hindsight, Knob, Policy, headroom

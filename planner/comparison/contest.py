@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from planner.adapters.telemetry import configure_logging
-from planner.comparison_entries import ENTRIES, knob_values, read_names
-from planner.comparison_recipes import FileRecipe, require_length
-from planner.comparison_runs import ORACLES, Recipe, Result, Task, bounds_of
-from planner.comparison_summary import Comparison, summed_up, swept
-from planner.comparison_workers import play_all
+from planner.comparison.entries import ENTRIES, knob_values, read_names
+from planner.comparison.recipes import FileRecipe, require_length
+from planner.comparison.runs import ORACLES, Recipe, Result, Task, bounds_of
+from planner.comparison.summary import Comparison, summed_up, swept
+from planner.comparison.workers import play_all
 from planner.printing import print_json, print_table
 from planner.process import settle
 from planner.rehearsal import _whole_file as whole_file

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
-from planner.comparison_entries import ENTRIES
-from planner.comparison_runs import Foresight, Result, Run
+from planner.comparison.entries import ENTRIES
+from planner.comparison.runs import Foresight, Result, Run
 from planner.simulation.oracles import OracleName, OracleRun
 from planner.view.comparison_rows import Price, SweptRun, price_list, sweeps_of
 

@@ -1,0 +1,1 @@
+"""`compare`: the same traffic under this planner, its peers and the clairvoyant."""
