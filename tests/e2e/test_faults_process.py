@@ -36,7 +36,7 @@ NOT_TWICE = {f"pd-{name}": (1, count + 1) for name, count in NEEDED[RUSH].items(
 KILLS, SEED = 20, 20261122
 # How a life of the planner ends: at the first count written, at the first mark, at any moment.
 ROUND = ("write", "moment", "moment", "mark", "moment", "moment")
-LONGEST_LIFE_S, MOMENT_S = 25.0, (0.3, 6.0)
+LONGEST_LIFE_S, MOMENT_S = 25.0, (0.3, 5.0)
 
 now_s = SystemClock(threading.Event()).now_s
 
