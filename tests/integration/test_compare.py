@@ -1,10 +1,7 @@
 """`compare` as users meet it: figures, page, workers, a Ray cluster, and every bad input."""
 
 import json
-import os
-import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import pytest
 from planner.__main__ import main
 from planner.comparison.contest import Plan, contest
 from planner.comparison.recipes import CaseRecipe
-from tests.integration.prometheus_server import free_port
 from tests.integration.recorded_past import conversations, example
 
 MINUTES = 12
@@ -111,66 +107,3 @@ def test_without_ray_it_says_how_to_get_it(capsys: Out, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     assert compare("--ray", "127.0.0.1:1", "--points", "1") == 2
     assert "pip install 'pd-planner[ray]'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_ray_cluster_gives_the_figures_of_one_process(leave_out: Any, tmp_path: Path):
-    if find_spec("ray") is None:
-        leave_out("ray", "pip install 'pd-planner[ray]'", "ray is not installed")
-    # A process of its own: Ray changes much of the one that it is imported into.
-    done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=300, check=False,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "alike" in done.stdout
-    assert "went away" in done.stderr
-
-
-class Cut:
-    """A store that keeps nothing, and ends the cluster after the first run."""
-
-    def __init__(self, cluster: "subprocess.Popen[bytes]") -> None:
-        self.cluster = cluster
-
-    def find(self, task: Any) -> None: ...
-
-    def keep(self, *_: Any) -> None:
-        stop(self.cluster)
-
-
-def started(port: int) -> "subprocess.Popen[bytes]":
-    """Start a cluster that ends with its process, which is the only one to be ended."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    flags = ["--port", str(port), "--num-cpus", "2", "--include-dashboard=0"]
-    cluster = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE)
-    assert cluster.stdout is not None
-    for line in cluster.stdout:
-        if b"Ray runtime started" in line:
-            return cluster
-    raise RuntimeError(f"ray start ended with {cluster.wait()}")
-
-
-def stop(cluster: "subprocess.Popen[bytes]") -> None:
-    cluster.terminate()
-    cluster.wait(60)
-
-
-def _on_a_cluster() -> None:
-    """Play on a cluster, take it away in the middle, and compare the figures."""
-    plan = Plan(["kpa"], points=3, refine=False, oracles=False, draws=0)
-    port = free_port()
-    cluster = started(port)
-    try:
-        remote = contest([SHORT], plan, ray_address=f"127.0.0.1:{port}")
-        assert figures(remote.frontier) == figures(contest([SHORT], plan).frontier)
-        cut = contest([SHORT], plan, ray_address=f"127.0.0.1:{port}", store=Cut(cluster))
-        assert figures(cut.frontier) == figures(remote.frontier)
-        print("alike")
-    finally:
-        stop(cluster)
-
-
-if __name__ == "__main__":
-    _on_a_cluster()
