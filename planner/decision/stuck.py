@@ -58,8 +58,8 @@ def note_stuck(
     for pool in service.pools:
         room = fleet.rooms.get(pool.name)
         fits = None if room is None else room.replicas
-        before = _valid(memory.caps.get(pool.name), fits)
         found = fleet.pools[pool.name]
+        before = _valid(memory.caps.get(pool.name), pool, found, fits)
         waiting = _waiting(found, now_s - patience_s)
         if before is not None:
             caps[pool.name] = before
@@ -74,11 +74,13 @@ def note_stuck(
     return StuckMemory(caps), held, tuple(reasons)
 
 
-def _valid(cap: StuckCap | None, fits: int | None) -> StuckCap | None:
-    """Return the cap unless more seems to fit than when it was made."""
+def _valid(cap: StuckCap | None, pool: Pool, fleet: PoolFleet, fits: int | None) -> StuckCap | None:
+    """Return the cap unless more fits than when it was made, or more has come to run."""
     if cap is None or (fits is not None and cap.room is not None and fits > cap.room):
         return None
-    return cap
+    placed = [p for p in fleet.pods if p.node is not None and not p.terminating]
+    highest = max((len(placed), *(p.index + 1 for p in placed if p.index is not None)))
+    return None if highest > cap.replicas * pool.pods_per_replica else cap
 
 
 def _waiting(fleet: PoolFleet, before_s: float) -> tuple[Pod, ...]:

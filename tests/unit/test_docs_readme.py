@@ -35,7 +35,7 @@ def test_a_command_knows_the_flags_it_is_given(words):
 
 def test_the_commands_a_reader_wants_first_are_shown():
     assert {words[0] for words in PLANNER} == {
-        "simulate", "explain", "recommend", "check", "run", "backtest",
+        "simulate", "explain", "recommend", "check", "run", "compare",
     }  # fmt: skip
     assert ["make", "demo"] in COMMANDS
     assert ["make", "test"] in COMMANDS

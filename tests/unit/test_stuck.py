@@ -96,3 +96,10 @@ def test_more_room_than_then_ends_the_cap():
     memory, caps, _ = note_stuck(SERVICE, StuckMemory(), fleet([*RUN, pod(3)], room=5), START_S)
     assert levels(caps) == {"decode": 3}
     assert note_stuck(SERVICE, memory, fleet(RUN, room=6), START_S + 60.0)[1] == {}
+
+
+def test_pods_that_came_to_run_above_the_cap_end_it():
+    memory, caps, _ = note_stuck(SERVICE, StuckMemory(), fleet([*RUN, pod(3)], room=5), START_S)
+    assert caps["decode"].replicas == 3
+    grown = fleet([*RUN, pod(3, node="n1")], room=5)
+    assert note_stuck(SERVICE, memory, grown, START_S + 60.0)[1] == {}
