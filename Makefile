@@ -38,7 +38,7 @@ demo: install ## watch the whole loop on simulated servers: no cluster, no Prome
 	@$(BIN)/pd-planner demo
 
 test: install ## run every test this machine can run, then say what was left out (CI=true: that is a failure)
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-deps: ## as root on Debian or Ubuntu: install what the tests start (Prometheus, Chromium, OpenSSL)
 	@missing=""; \

@@ -1,6 +1,10 @@
 """What concerns the whole process and no service."""
 
+import contextlib
 import gc
+import signal
+import threading
+from collections.abc import Iterator
 
 
 def settle() -> None:
@@ -10,3 +14,28 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def interrupt_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended.
+
+    A compiler that loads its cache calls back into Python, and an interrupt that is raised there
+    is printed and lost.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At the end, if there was one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt

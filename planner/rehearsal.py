@@ -14,7 +14,7 @@ from planner.adapters.clock import pause, stopwatch_s
 from planner.adapters.telemetry import RecordFile
 from planner.errors import InputError
 from planner.model import Service
-from planner.process import settle
+from planner.process import interrupt_held, settle
 from planner.spec.service import LoadedService
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def rehearse(
     from planner.replay import Replay
     from planner.simulation.results import summarise
     from planner.simulation.traces import scale_trace
+    from planner.simulation.warm import warm
     from planner.view.summary import results_json
 
     service = loaded.service
@@ -60,6 +61,8 @@ def rehearse(
         )
     requests = scale_trace(requests, scale, seed)
     watch = stopwatch_s()
+    with interrupt_held():
+        warm()
     replay = Replay(loaded, requests, start, seed)
     settle()
     with _whole_file(report) as report_part:

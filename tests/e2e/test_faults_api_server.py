@@ -22,7 +22,7 @@ from tests.cluster.pilot import (
     serves,
     wait_ready,
 )
-from tests.cluster.rest import core, jobs
+from tests.cluster.rest import Refused, core, jobs
 from tests.cluster.topologies import eight_nodes
 from tests.cluster.waiting import patience, wait_for
 
@@ -51,6 +51,24 @@ def history(own_control_plane: ControlPlane, serving: str, pilot: Pilot) -> Iter
     with recorded(own_control_plane, serving, pilot.now_s) as seen:
         yield seen
     assert breaches(seen, BOUNDS, DRAIN_S) == []
+
+
+def wait_seen(plane: ControlPlane, namespace: str, history: History) -> None:
+    """Wait until changes are seen again as they happen: the history too comes through the server.
+
+    Otherwise a mark that it is told of late looks too short.
+    """
+    pod = core(namespace, "pods", history.pods[0].name)
+
+    def is_seen() -> bool:
+        try:
+            written = plane.rest.patch(pod, {"metadata": {"labels": {"seen": "again"}}})
+        except Refused:
+            return False
+        version = int(written["metadata"]["resourceVersion"])
+        return any(seen.version >= version for seen in history.pods)
+
+    wait_for("the history to go on", is_seen, OUTAGE_S)
 
 
 def hold_code(told: TickRecord) -> str | None:
@@ -182,5 +200,6 @@ def test_an_etcd_that_dies_and_comes_back_is_a_hold(
         assert hold_code(pilot.tick()) == "ClusterUnavailable"
         assert took_s() < 2.0 * IMPATIENT_S * patience()
     own_control_plane.start("etcd")
+    wait_seen(own_control_plane, serving, history)
     pilot.until("it has one", serves(QUIET), OUTAGE_S)
     assert history.all_counts() == {"pd-prefill": [1, 3, 1], "pd-decode": [1, 2, 1]}
