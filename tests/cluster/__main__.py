@@ -114,8 +114,9 @@ def next_commands(place: Place) -> str:
         f"  export KUBECONFIG={_shown(place.kubeconfig)}",
         f"  {kubectl} get nodes -L gpu-type,topology.kubernetes.io/switch",
         f"  {kubectl} get hypernodes",
-        f"  {kubectl} apply --server-side -f ...  (or -k a folder of manifests/)",
-        f"  {kubectl} get jobs.batch.volcano.sh,pods -o wide",
+        f"  {kubectl} apply --server-side -k tests/cluster/scenario",
+        f"  {kubectl} get jobs.batch.volcano.sh,pods -n inference -o wide",
+        "  make traffic  (in another terminal; docs/walkthrough.md goes on from here)",
     ]
     if url := state.get("prometheus"):
         lines.append(f"  Prometheus: {url} (scrapes what {_shown(place.run)}/targets/*.json name)")
