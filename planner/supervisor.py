@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from planner.decision.contention import claims
 from planner.decision.share import share
 from planner.errors import ClusterError, MetricsError, TargetError
 from planner.inventory import Inventory, Network
@@ -159,22 +160,16 @@ def contested(services: Sequence[Service]) -> dict[ServiceKey, TargetError]:
 
     None of them is preferred: as with two HPAs on one target, only a person knows who is right.
     """
-    owners: dict[tuple[str, ...], list[tuple[ServiceKey, str]]] = {}
-    for service in (s for s in services if s.mode is Mode.ACT):
-        for pool in service.pools:
-            target = pool.target
-            group = target.api_version.rpartition("/")[0]
-            where = (service.key.namespace, group, target.kind, target.name, target.task or "")
-            owners.setdefault(where, []).append((service.key, pool.name))
     faults: dict[ServiceKey, TargetError] = {}
-    for (_, _, kind, name, task), pools in owners.items():
-        if len(pools) < 2:
+    for claimed in claims(s for s in services if s.mode is Mode.ACT):
+        if len(claimed) < 2:
             continue
-        told = " and ".join(f"pool {pool} of {key}" for key, pool in pools)
-        what = f"{kind} {name}" + (f", task {task}" if task else "")
+        target = claimed[0][1].target
+        told = " and ".join(f"pool {pool.name} of {service.key}" for service, pool in claimed)
+        what = f"{target.kind} {target.name}" + (f", task {target.task}" if target.task else "")
         message = f"{what} is the target of {told}: leave it to one of them"
-        for key, _ in pools:  # the first of several is enough for a line
-            faults.setdefault(key, TargetError(message, "TargetContended"))
+        for service, _ in claimed:  # the first of several is enough for a line
+            faults.setdefault(service.key, TargetError(message, "TargetContended"))
     return faults
 
 

@@ -1,34 +1,21 @@
 """Whether two services scale the same thing: no file shows it alone. Pure."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from planner.check.finding import Finding, error
 from planner.check.rules import Rule
-from planner.model import Pool, Service, ServiceKey, Target
-
-_Place = tuple[str, str, str, str, str | None]
+from planner.decision.contention import claims
+from planner.model import Pool, Service, ServiceKey
 
 
 def shared_targets(services: Sequence[Service]) -> dict[ServiceKey, list[Finding]]:
-    """Return an error for each pool whose target another service scales too, by service.
-
-    Versions of an API group name the same objects, so they are not compared.
-    """
-    owners: defaultdict[_Place, list[tuple[ServiceKey, Pool]]] = defaultdict(list)
-    for service in services:
-        for pool in service.pools:
-            owners[_place(service.key.namespace, pool.target)].append((service.key, pool))
+    """Return an error for each pool whose target another service scales too, by service."""
     found: dict[ServiceKey, list[Finding]] = {service.key: [] for service in services}
-    for claims in owners.values():
-        for key, pool in claims:
-            found[key] += [_shared(pool, other) for other, _ in claims if other != key]
+    for claimed in claims(services):
+        for service, pool in claimed:
+            others = [other.key for other, _ in claimed if other.key != service.key]
+            found[service.key] += [_shared(pool, other) for other in others]
     return found
-
-
-def _place(namespace: str, target: Target) -> _Place:
-    group = target.api_version.rpartition("/")[0]
-    return namespace, group, target.kind, target.name, target.task
 
 
 def _shared(pool: Pool, other: ServiceKey) -> Finding:

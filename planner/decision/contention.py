@@ -1,9 +1,9 @@
 """Who else writes the replicas, and whether the target is still the same object. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from planner.model import Fleet, Hold, Reason, Service
+from planner.model import Fleet, Hold, Pool, Reason, Service
 
 # So many orders undone by one writer within the memory are a contest, not a correction.
 MOST_REVERTS, MEMORY_S = 3, 3600.0
@@ -16,6 +16,20 @@ class ContentionMemory:
     ordered: Mapping[str, int] = field(default_factory=dict)
     reverts: tuple[tuple[float, str], ...] = ()
     uids: Mapping[str, str] = field(default_factory=dict)
+
+
+def claims(services: Iterable[Service]) -> list[list[tuple[Service, Pool]]]:
+    """Return the pools of all services, those with one scale target together.
+
+    Versions of an API group name the same objects, so they are not compared.
+    """
+    found: dict[tuple[str, str, str, str, str | None], list[tuple[Service, Pool]]] = {}
+    for service in services:
+        for pool in service.pools:
+            target, group = pool.target, pool.target.api_version.rpartition("/")[0]
+            place = (service.key.namespace, group, target.kind, target.name, target.task)
+            found.setdefault(place, []).append((service, pool))
+    return list(found.values())
 
 
 def note_order(memory: ContentionMemory, replicas: Mapping[str, int]) -> ContentionMemory:
