@@ -4,7 +4,6 @@ What a command needs is imported when it runs, so that `--help` is quick.
 """
 
 import json
-from collections.abc import Iterable
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,6 @@ from planner.cli_profile import app as profile_app
 if TYPE_CHECKING:
     from planner.check.finding import Finding
     from planner.settings import Settings
-    from planner.spec.service import LoadedService
 
 app = typer.Typer(
     help="SLA-driven autoscaling of disaggregated prefill and decode pools.",
@@ -29,13 +27,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(profile_app, name="profile")
-
-
-class Output(StrEnum):
-    """How `simulate` and `backtest` print."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 class PlanOutput(StrEnum):
@@ -128,7 +119,7 @@ def recommend(
         return controller.recommend_live(
             files=file, settings=settings, watch=watch, output=output.value
         )
-    services = [loaded.service for loaded in _load(file, settings)]
+    services = [loaded.service for loaded in flags.load(file, settings)]
     pools = dict.fromkeys(pool.name for service in services for pool in service.pools)
     running = flags.read_replicas("--current", current, pools)
     assert running is not None
@@ -149,7 +140,7 @@ def check(
     offline: Annotated[
         bool, typer.Option("--offline", help="Look at files only; no Prometheus, no cluster.")
     ] = False,
-    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+    output: Annotated[flags.Output, typer.Option("-o", "--output")] = flags.Output.TABLE,
 ) -> int:
     """Look at a service before trusting it: one line each, ok, warning or error with the mend.
 
@@ -188,11 +179,11 @@ def simulate(
         int, typer.Option(min=0, help="First intervals that are left out of the figures.")
     ] = 10,
     report: flags.Report = None,
-    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+    output: Annotated[flags.Output, typer.Option("-o", "--output")] = flags.Output.TABLE,
 ) -> int:
     """Replay a trace against a simulated fleet under this spec."""
     window_s = flags.read_source(trace, from_prometheus, settings)
-    loaded = _load_one(file, settings)
+    loaded = flags.load_one(file, settings)
     pools = [pool.name for pool in loaded.service.pools]
     replicas = flags.read_replicas("--start", start, pools)
     from planner.app import simulate as run_simulate
@@ -257,7 +248,7 @@ def backtest(
     quantile: Annotated[
         str, typer.Option(metavar="PERCENT", help="Quantile that is judged.")
     ] = "75%",
-    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+    output: Annotated[flags.Output, typer.Option("-o", "--output")] = flags.Output.TABLE,
 ) -> int:
     """Compare predictors on a trace or on a service's own history."""
     from planner.spec.quantities import duration, percent
@@ -270,7 +261,7 @@ def backtest(
     from planner.app import backtest as run_backtest
 
     return run_backtest(
-        service=None if file is None else _load_one(file, settings),
+        service=None if file is None else flags.load_one(file, settings),
         trace=trace,
         prometheus_window_s=window_s,
         predictors=names,
@@ -292,22 +283,8 @@ def schema(which: Annotated[Schema, typer.Argument(help="What to print.")]) -> i
     return 0
 
 
-def _load(files: Iterable[Path], settings: "Settings") -> list["LoadedService"]:
-    from planner.spec.service import load_services
-
-    return load_services(list(files), settings.network.transfer, settings.network.node_startup_s)
-
-
-def _load_one(file: Path, settings: "Settings") -> "LoadedService":
-    services = _load([file], settings)
-    if len(services) != 1:
-        names = ", ".join(str(loaded.service.key) for loaded in services)
-        flags.refuse(f"{file}: holds {len(services)} services ({names}): give a file with one")
-    return services[0]
-
-
-def _print_findings(findings: dict[str, list["Finding"]], output: Output) -> None:
-    if output is Output.JSON:
+def _print_findings(findings: dict[str, list["Finding"]], output: flags.Output) -> None:
+    if output is flags.Output.JSON:
         rows = [
             {
                 "service": key,

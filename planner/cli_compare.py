@@ -59,20 +59,15 @@ def compare(
 
     Every policy is swept over its one knob, so that GPU-hours are told at equal attainment.
     """
-    from planner.spec.service import load_services
-
     if output not in {"table", "json"}:
         flags.refuse(f"--output: {output!r} is unknown; legal: table, json")
-    services = load_services([file], settings.network.transfer, settings.network.node_startup_s)
-    if len(services) != 1:
-        names = ", ".join(str(loaded.service.key) for loaded in services)
-        flags.refuse(f"{file}: holds {len(services)} services ({names}): give a file with one")
-    pools = [pool.name for pool in services[0].service.pools]
+    loaded = flags.load_one(file, settings)
+    pools = [pool.name for pool in loaded.service.pools]
     replicas = flags.read_replicas("--start", start, pools)
     from planner.comparison.contest import compare as run_compare
 
     return run_compare(
-        service=services[0],
+        service=loaded,
         settings=settings,
         trace=trace,
         scale=scale,

@@ -55,13 +55,6 @@ class Roles(StrEnum):
         return ("prefill", "decode") if self is Roles.BOTH else (self.value,)
 
 
-class Output(StrEnum):
-    """How `profile diff` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 ProfileSource = Annotated[str, typer.Argument(metavar="FILE", help="Profile, or name of a sample.")]
 Ttft = Annotated[
     str | None, typer.Option(metavar="DURATION", help="TTFT asked for, such as 500ms.")
@@ -191,7 +184,7 @@ def diff(
     rps: Annotated[
         str, typer.Option(metavar="N,…", help="Loads to decide at [requests/s].")
     ] = "1,3,10,30,100,300",
-    output: Annotated[Output, typer.Option("-o", "--output")] = Output.TABLE,
+    output: Annotated[flags.Output, typer.Option("-o", "--output")] = flags.Output.TABLE,
 ) -> int:
     """Say what another profile changes: replicas over loads, what is within reach."""
     targets, loads = _targets(ttft, itl), _loads(rps)

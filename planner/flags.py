@@ -1,7 +1,8 @@
 """Flags that several commands share, and how their values are read; InputError if not legal."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from enum import StrEnum
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,15 @@ from planner.spec.quantities import Quantity, parse_duration_s
 
 if TYPE_CHECKING:
     from planner.settings import Settings
+    from planner.spec.service import LoadedService
+
+
+class Output(StrEnum):
+    """How most commands print."""
+
+    TABLE = "table"
+    JSON = "json"
+
 
 SpecFiles = Annotated[
     list[Path],
@@ -179,3 +189,19 @@ def read_predictors(text: str | None) -> list[str]:
             legal = ", ".join(NAMES)
             refuse(f"--predictors: {name!r} is unknown; legal: {legal}")
     return names
+
+
+def load(files: Iterable[Path], settings: "Settings") -> list["LoadedService"]:
+    """Return the services of PDAutoscaler files, without a cluster."""
+    from planner.spec.service import load_services
+
+    return load_services(list(files), settings.network.transfer, settings.network.node_startup_s)
+
+
+def load_one(file: Path, settings: "Settings") -> "LoadedService":
+    """Return the one service of a file."""
+    services = load([file], settings)
+    if len(services) != 1:
+        names = ", ".join(str(loaded.service.key) for loaded in services)
+        refuse(f"{file}: holds {len(services)} services ({names}): give a file with one")
+    return services[0]
