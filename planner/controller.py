@@ -248,7 +248,7 @@ def load_from_cluster(files: Sequence[Path], settings: Settings) -> list[LoadedS
     SpecError if a file or profile is invalid, ClusterError if the cluster can't be read.
     """
     from planner.adapters.kubernetes.api import KubernetesApi
-    from planner.adapters.kubernetes.check import CONFIG_MAPS
+    from planner.adapters.kubernetes.faults import CONFIG_MAPS
 
     # Opened when the first ConfigMap is asked for: a fault of a file is told without a cluster.
     with contextlib.ExitStack() as opened:

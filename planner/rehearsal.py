@@ -65,7 +65,7 @@ def rehearse(
         warm()
     replay = Replay(loaded, requests, start, seed)
     settle()
-    with _whole_file(report) as report_part:
+    with whole_file(report) as report_part:
         frames = _play(replay, record, show_s if live else None, watch)
         results = replay.finish()
         _tell_beyond_reach(frames)
@@ -134,7 +134,7 @@ def _tell_beyond_reach(frames: Sequence["Frame"]) -> None:
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path | None) -> Iterator[Path | None]:
+def whole_file(path: Path | None) -> Iterator[Path | None]:
     """Let a file be written beside `path` that takes its place once whole: none is half written.
 
     Yields

@@ -21,7 +21,7 @@ from planner.comparison.summary import Comparison, summed_up, swept
 from planner.comparison.workers import play_all
 from planner.printing import print_json, print_table
 from planner.process import settle
-from planner.rehearsal import _whole_file as whole_file
+from planner.rehearsal import whole_file
 from planner.settings import Settings
 from planner.simulation.statistics import DRAWS, Sweep
 from planner.simulation.trace_files import open_trace

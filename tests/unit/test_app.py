@@ -15,7 +15,7 @@ class TestWholeFile:
     def test_takes_its_place_when_it_is_whole(self, tmp_path: Path):
         path = tmp_path / "r.html"
         path.write_text("old", encoding="utf-8")
-        with rehearsal._whole_file(path) as part:
+        with rehearsal.whole_file(path) as part:
             assert part is not None
             part.write_text("new", encoding="utf-8")
             assert path.read_text(encoding="utf-8") == "old"
@@ -27,7 +27,7 @@ class TestWholeFile:
         path = tmp_path / "r.html"
 
         def write_half() -> None:
-            with rehearsal._whole_file(path) as part:
+            with rehearsal.whole_file(path) as part:
                 assert part is not None
                 part.write_text("ha", encoding="utf-8")
                 raise fault
@@ -37,11 +37,11 @@ class TestWholeFile:
         assert not list(tmp_path.iterdir())
 
     def test_writes_straight_into_what_is_no_file(self):
-        with rehearsal._whole_file(Path("/dev/null")) as part:
+        with rehearsal.whole_file(Path("/dev/null")) as part:
             assert part == Path("/dev/null")
 
     def test_nothing_asked_for_is_nothing_written(self):
-        with rehearsal._whole_file(None) as part:
+        with rehearsal.whole_file(None) as part:
             assert part is None
 
 

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from planner.adapters.kubernetes.faults import AUTOSCALERS, Resource
+from planner.adapters.kubernetes.faults import AUTOSCALERS, CONFIG_MAPS, Resource
 from planner.adapters.targets import kind_of
 from planner.check.rights import SCHEDULER_CONFIG
 from planner.errors import ClusterError
 from planner.model import Service, Target
-
-CONFIG_MAPS = Resource("", "v1", "configmaps")
 
 Json = dict[str, Any]
 
