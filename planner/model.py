@@ -396,12 +396,10 @@ class PoolFleet:
 class Room:
     """How many replicas of a pool fit (those that run and those that still find a node).
 
-    `domain` is the network domain they must be in, None where there is none; `why` says in words
-    what bounds them.
+    `why` says in words what bounds them.
     """
 
     replicas: int
-    domain: str | None = None
     why: str = ""
 
 

