@@ -198,6 +198,12 @@ def test_two_services_on_one_task_are_an_error_of_both():
     assert found[elsewhere.key] == []
 
 
+def test_advice_on_a_target_that_another_scales_is_a_warning():
+    adviser = replace(ACT, key=ServiceKey("inference", "copy"), mode=Mode.RECOMMEND)
+    found = shared_targets([ACT, adviser])
+    assert {one.level for told in found.values() for one in told} == {Level.WARNING}
+
+
 def test_two_versions_of_a_group_are_one_object():
     target = replace(ACT.pools[0].target, api_version="batch.volcano.sh/v2")
     newer = replace(
