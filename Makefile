@@ -16,7 +16,7 @@ STAMP := $(VENV)/.installed
 RPS ?= 0s=10,3m=100,6m=100,8m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down e2e lint check bench bench-policies docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down engine-build e2e lint check bench bench-policies docs golden lock wheel image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ traffic: install ## servers and a load behind the pods of the scenario in `make 
 
 cluster-down: install ## end what `make cluster` started
 	@$(PY) -m tests.cluster down
+
+engine-build: install ## install a real vLLM for the tests, apart from .venv (once, 6 GB, about 2 minutes)
+	@$(PY) -m tests.engine.build
 
 e2e: install ## run the tests on a real control plane, and these alone
 	$(PY) -m pytest tests/e2e --junitxml=out/e2e.xml
