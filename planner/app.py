@@ -3,9 +3,13 @@
 A composition root, as `planner.controller` is for what looks at a live service.
 """
 
+import contextlib
+import logging
 import math
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +17,17 @@ from planner.adapters.clock import SystemClock, stopwatch_s
 from planner.adapters.telemetry import configure_logging
 from planner.controller import prometheus
 from planner.errors import InputError, MetricsError
-from planner.model import Role, Service
+from planner.model import Observation, Role, Sample, Service
 from planner.printing import print_json, print_table
 from planner.rehearsal import rehearse
 from planner.settings import Settings
 from planner.spec.service import LoadedService, load_services
 
 if TYPE_CHECKING:
+    from planner.past_traffic import Past
     from planner.simulation.traces import Trace
+
+log = logging.getLogger("pd-planner")
 
 DEMO_SPEC = Path(__file__).with_name("demo.yaml")
 DEMO_TRACE = "azure2023-conv"
@@ -47,7 +54,7 @@ def simulate(
     from planner.simulation.trace_files import open_trace
 
     if prometheus_window_s is not None:
-        requests = _own_past(service.service, settings, prometheus_window_s, seed)
+        requests = own_requests(service.service, settings, prometheus_window_s, seed)
     else:
         assert trace is not None
         requests = open_trace(trace)
@@ -133,8 +140,9 @@ def backtest(
     if prometheus_window_s is not None:
         if service is None:
             raise InputError("--from-prometheus: whose history: give -f FILE of one service")
-        series = _own_series(service.service, settings, prometheus_window_s)
-        interval_s = service.service.interval_s
+        quiet = "warning" if settings.log.level == "info" else settings.log.level
+        configure_logging(quiet, settings.log.format)
+        series, interval_s = _own_series(service.service, settings, prometheus_window_s)
     else:
         from planner.simulation.trace_files import open_trace
 
@@ -156,48 +164,82 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _history(service: Service, settings: Settings, window_s: float) -> tuple[Any, float]:
-    """Return the samples of the last `window_s` [s], one an interval, and the first one's time.
+def own_past(service: Service, settings: Settings, window_s: float) -> "Past":
+    """Return what was seen of a service in the last `window_s` [s], and log what is missing.
 
-    If there is not a single one, the error of the last is raised.
-    """
-    end_s = SystemClock(threading.Event()).now_s()
-    steps = int(window_s // service.interval_s)
-    start_s = end_s - steps * service.interval_s
-    samples = prometheus(settings).history(service, start_s, end_s, service.interval_s)
-    unread = [sample for sample in samples if isinstance(sample, MetricsError)]
-    if len(unread) == len(samples):
-        raise unread[-1]
-    return samples, start_s
-
-
-def _own_past(service: Service, settings: Settings, window_s: float, seed: int) -> "Trace":
-    """Return a trace like the service's own past."""
-    from planner.past import observations, past_trace
-
-    samples, start_s = _history(service, settings, window_s)
-    return past_trace(observations(service, samples, start_s), service.interval_s, seed)
-
-
-def _own_series(
-    service: Service, settings: Settings, window_s: float
-) -> dict[str, list[float | None]]:
-    """Return the token loads of the service's own past, by role.
+    Read stretch by stretch: the samples of a week are too many to keep.
 
     Raises
     ------
     InputError
-        If nothing was observed.
+        If the window is shorter than an interval.
     """
-    from planner.backtest import check_intervals
-    from planner.past import observations, token_series
+    from planner.adapters.prometheus_history import stretches
+    from planner.past import observations
+    from planner.past_traffic import NO_REQUEST, history_lines, past_of, trusted
 
-    samples, start_s = _history(service, settings, window_s)
-    past = observations(service, samples, start_s)
-    if not any(past):
-        raise InputError("--from-prometheus: nothing was observed then: give a longer window")
-    check_intervals("--from-prometheus", "that window", len(past), service.interval_s)
-    return {role.value: token_series(past, role) for role in Role}
+    metrics = prometheus(settings)
+    # Rates need two scrapes.
+    step_s = max(service.interval_s, 2.0 * metrics.scrape_interval_s)
+    stepped = replace(service, interval_s=step_s)
+    steps = int(window_s // step_s)
+    if steps == 0:
+        raise InputError(NO_REQUEST)
+    start_s = SystemClock(threading.Event()).now_s() - steps * step_s
+    seen: list[Observation | None] = [None]
+    samples: Sequence[Sample | MetricsError] = ()
+    with _reading(steps) as read:
+        for stretch in stretches(metrics, stepped, start_s, steps, step_s):
+            samples = stretch.samples
+            seen += trusted(observations(stepped, samples, stretch.start_s)[1:], step_s)
+            read(len(samples) - 1)
+    if not any(seen) and isinstance(samples[-1], MetricsError):
+        raise samples[-1]
+    past = past_of(seen, start_s, step_s)
+    for line in history_lines(past, steps * step_s):
+        log.warning("--from-prometheus: %s", line)
+    return past
+
+
+@contextlib.contextmanager
+def _reading(steps: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of the history is read, on a terminal.
+
+    Yields
+    ------
+    Callable[[int], None]
+        To be told the intervals of every stretch.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("reading history", total=steps)
+        yield lambda count: bar.advance(task, count)
+
+
+def own_requests(service: Service, settings: Settings, window_s: float, seed: int) -> "Trace":
+    """Return requests like a service's own past, and log how they were made."""
+    from planner.past_traffic import past_requests
+
+    requests = past_requests(own_past(service, settings, window_s), seed)
+    for note in requests.notes:
+        log.info("%s", note)
+    return requests
+
+
+def _own_series(
+    service: Service, settings: Settings, window_s: float
+) -> tuple[dict[str, list[float | None]], float]:
+    """Return the token loads of the service's own past by role, and their interval [s]."""
+    from planner.backtest import check_intervals
+    from planner.past import token_series
+
+    past = own_past(service, settings, window_s)
+    # As many as there are moments: what came before the first is not known.
+    check_intervals("--from-prometheus", "that window", len(past.seen) + 1, past.step_s)
+    return {role.value: token_series(past.seen, role) for role in Role}, past.step_s
 
 
 def _print_result(loaded: LoadedService, result: dict[str, Any], output: str) -> None:
