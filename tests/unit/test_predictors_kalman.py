@@ -71,6 +71,21 @@ def test_a_ramp_is_foreseen_in_part() -> None:
     assert ramp[-1] + 5 < ahead[2] <= ramp[-1] + 35
 
 
+@pytest.mark.parametrize("calm", [1, 2, 4, 8, 12, 15])
+def test_a_rise_right_after_a_start_is_followed(calm: int) -> None:
+    for seed in range(5):
+        series = (10 + rng(seed).normal(0, 0.5, calm)).tolist()
+        for load_rps, least in ((40.0, 0.88), (70.0, 0.96), (100.0, 0.975)):
+            series.append(load_rps)
+            ahead = KalmanBank().predict(replay(series), 4)
+            assert ahead.min() >= least * load_rps
+
+
+def test_a_ramp_that_goes_on_is_foreseen_at_its_third_step() -> None:
+    ramp = [*(100 + rng().normal(0, 2, 30)).tolist(), 200.0, 300.0, 400.0]
+    assert KalmanBank().predict(replay(ramp), 1)[0] > 400
+
+
 def test_a_damped_trend_adds_a_bounded_amount() -> None:
     ramp = (100 + 10 * np.arange(40.0)).tolist()
     ahead = KalmanBank().predict(replay(ramp), 200)
