@@ -1,5 +1,6 @@
 """The command `compare`: parse, build, print."""
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +11,13 @@ if TYPE_CHECKING:
     from planner.settings import Settings
 
 
-@flags.with_settings(*flags.LOG)
+@flags.with_settings(*flags.PROMETHEUS, *flags.LOG)
 def compare(
     *,
     settings: "Settings",
     file: flags.SpecFile,
-    trace: Annotated[
-        str,
-        typer.Option(metavar="FILE", help="Request trace: ours, Azure, Mooncake, BurstGPT."),
-    ],
+    trace: flags.Trace = None,
+    from_prometheus: flags.FromPrometheus = None,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -61,24 +60,31 @@ def compare(
     """
     if output not in {"table", "json"}:
         flags.refuse(f"--output: {output!r} is unknown; legal: table, json")
+    window_s = flags.read_source(trace, from_prometheus, settings)
     loaded = flags.load_one(file, settings)
     pools = [pool.name for pool in loaded.service.pools]
     replicas = flags.read_replicas("--start", start, pools)
+    from planner.app import own_requests_file
     from planner.comparison.contest import compare as run_compare
 
-    return run_compare(
-        service=loaded,
-        settings=settings,
-        trace=trace,
-        scale=scale,
-        seeds=seeds,
-        start=replicas,
-        warmup=warmup,
-        policies=policy,
-        points=points,
-        oracles=not no_oracles,
-        jobs=jobs,
-        ray=ray,
-        report=report,
-        output=output,
-    )
+    with contextlib.ExitStack() as opened:
+        if window_s is not None:
+            own = own_requests_file(loaded.service, settings, window_s)
+            trace = str(opened.enter_context(own))
+        assert trace is not None
+        return run_compare(
+            service=loaded,
+            settings=settings,
+            trace=trace,
+            scale=scale,
+            seeds=seeds,
+            start=replicas,
+            warmup=warmup,
+            policies=policy,
+            points=points,
+            oracles=not no_oracles,
+            jobs=jobs,
+            ray=ray,
+            report=report,
+            output=output,
+        )
