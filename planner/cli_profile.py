@@ -122,6 +122,59 @@ def import_(
     return import_profile(paths, fmt.value, role.keys, given, output)
 
 
+class Engine(StrEnum):
+    """Engines that `profile offline` knows."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    TRTLLM = "trtllm"
+
+
+@app.command(
+    epilog="Example: pd-planner profile offline --model Qwen/Qwen3-32B --gpu h200_sxm "
+    "--tensor-parallel 4 --itl 30ms -o qwen3-32b-h200.json"
+)
+def offline(
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Known name, or folder of the model.")],
+    gpu: Annotated[str, typer.Option(metavar="NAME", help="GPU, such as h100_sxm or l40s.")],
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs of a replica.")] = 1,
+    engine: Annotated[Engine, typer.Option(help="Engine to estimate.")] = Engine.VLLM,
+    gpu_memory_utilization: Annotated[
+        float, typer.Option(min=0.05, max=0.99, help="As the engine is started with.")
+    ] = 0.9,
+    role: Annotated[Roles, typer.Option(help="Which points to make.")] = Roles.BOTH,
+    isl_max: Annotated[
+        int | None, typer.Option(min=512, help="Longest prompt; default: 32768, or the model's.")
+    ] = None,
+    max_sequences: Annotated[
+        int | None, typer.Option(min=4, help="Largest batch the scheduler runs; grid: 256 without.")
+    ] = None,
+    kv_capacity_tokens: Annotated[
+        int | None, typer.Option(min=1, help="In place of the estimate.")
+    ] = None,
+    startup: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="From creation to readiness.")
+    ] = None,
+    ttft: Ttft = None,
+    itl: Itl = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Default: stdout.")
+    ] = None,
+) -> int:
+    """Estimate a profile in seconds, without a GPU (needs the extra aiconfigurator).
+
+    What the estimate does not know is told on stderr, and with --ttft or --itl where they hold.
+    """
+    targets, startup_s = _targets(ttft, itl), _duration_s("--startup", startup, "1s", "2h")
+    from planner.profiling.aiconfigurator import Replica
+    from planner.profiling.offline import Asked, offline_profile
+
+    replica = Replica(model, gpu, engine.value, tensor_parallel, gpu_memory_utilization)
+    asked = Asked(role.keys, isl_max, max_sequences, kv_capacity_tokens, startup_s)
+    return offline_profile(replica, asked, targets, output)
+
+
 @app.command(
     epilog="Example: pd-planner profile export --format dynamo llama-8b-h100.json -o dynamo/"
 )
