@@ -247,6 +247,32 @@ def diff(
 
 
 @app.command(
+    epilog="Example: pd-planner profile refine -f llama.yaml --pool decode --from-prometheus 7d "
+    "--prometheus http://localhost:9090 -o llama-8b-refined.json"
+)
+@flags.with_settings(*flags.PROMETHEUS, *flags.KUBERNETES, *flags.LOG)
+def refine(
+    *,
+    settings: "Settings",
+    file: flags.SpecFile,
+    pool: Annotated[str, typer.Option(metavar="NAME", help="Whose profile to correct.")],
+    from_prometheus: Annotated[
+        str, typer.Option(metavar="WINDOW", help="History to learn from, such as 7d.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Default: nothing is written."),
+    ] = None,
+) -> int:
+    """Show how far production is off a pool's profile, and write the corrected profile."""
+    window_s = flags.read_source(None, from_prometheus, settings)
+    assert window_s is not None
+    from planner.profiling.from_production import refine_profile
+
+    return refine_profile(file, pool, settings, window_s, output)
+
+
+@app.command(
     epilog="Example: pd-planner profile apply llama-8b-h100.json --namespace inference "
     "--name llama-8b-h100"
 )

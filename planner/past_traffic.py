@@ -162,7 +162,7 @@ def trace_lines(past: Past, requests: int) -> tuple[str, str]:
     made = (
         f"Own history: {requests:,} requests of {len(past.intervals):,} intervals of "
         f"{format_duration(past.step_s)}, {moment(begin_s)} to {moment(end_s)}, "
-        f"{len(past.gaps)} gaps left out."
+        f"gaps left out: {len(past.gaps)}."
     )
     drawn = (
         "Counts and mean lengths are those of each interval; times follow its scrapes, lengths "
