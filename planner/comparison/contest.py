@@ -187,6 +187,7 @@ def _play(
             if store is not None:
                 store.keep(task, result)
             advance()
+            log.debug("%s of %s finished", task.entry, task.recipe.name)
 
         finished = play_all(missing, workers, ray_address, done)
     return [*results, *finished.results], finished.why_stopped
@@ -206,6 +207,11 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
 
     columns = ("runs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "left")
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    is_shown = sys.stderr.isatty()
+    # One run may outlast the half minute over which the bar takes its speed.
+    always_s = float("inf")
+    with Progress(
+        *columns, console=console, speed_estimate_period=always_s, disable=not is_shown
+    ) as bar:
         task = bar.add_task("runs", total=total)
         yield lambda: bar.advance(task)
