@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner import flags
+from planner import cli_profile_run, flags
 from planner.spec.quantities import duration
 
 if TYPE_CHECKING:
@@ -320,3 +320,6 @@ def _loads(text: str) -> tuple[float, ...]:
             flags.refuse(f"--rps: got {part.strip()!r}; legal: above 0 to 1e6; such as 1,10,100")
         found.add(load)
     return tuple(sorted(found))
+
+
+app.command(epilog=cli_profile_run.EXAMPLE)(cli_profile_run.run)
