@@ -1,5 +1,6 @@
 """`profile offline`: a profile out of an estimator, without an engine and without a GPU."""
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ class Estimator(Protocol):
     """What one replica would do; asked point by point."""
 
     tool: str
+    model: str
     gpu: str
     engine_version: str
     context_max_tokens: int
@@ -144,7 +146,10 @@ def _isl_max_tokens(estimator: Estimator, asked: Asked) -> int:
 
 def _prefill(estimator: Estimator, isl_max: int) -> Iterator[Mapping[str, Any]]:
     for isl in grid((2, 3), isl_max):
-        yield {"isl_tokens": isl, "ttft_s": _rounded(estimator.ttft_s(isl))}
+        yield {
+            "isl_tokens": isl,
+            "ttft_s": _latency_s(estimator.ttft_s(isl), f"prefill of {isl} tokens"),
+        }
 
 
 def _decode(
@@ -152,7 +157,8 @@ def _decode(
 ) -> Iterator[Mapping[str, Any]]:
     for context in grid((2,), isl_max):
         for n in batches(context, most, capacity):
-            itl_s = _rounded(estimator.itl_s(n, context))
+            where = f"decode of {n} sequences at {context} tokens"
+            itl_s = _latency_s(estimator.itl_s(n, context), where)
             yield {"concurrency": n, "context_tokens": context, "itl_s": itl_s}
 
 
@@ -182,8 +188,20 @@ def batches(context_tokens: int, most: int, capacity_tokens: int | None) -> list
     return sorted(powers | {room}) if room else []
 
 
-def _rounded(latency_s: float) -> float:
-    return float(f"{latency_s:.{DIGITS}g}")
+def _latency_s(estimated_s: float, where: str) -> float:
+    """Return an estimate to `DIGITS` digits [s].
+
+    Raises
+    ------
+    InputError
+        If it is none: the estimator's data have a hole there.
+    """
+    if not (math.isfinite(estimated_s) and estimated_s > 0.0):
+        raise InputError(
+            f"{where}: the estimate is {estimated_s:g} s; legal: a finite time above 0; choose "
+            "another --gpu, --engine or --tensor-parallel, or a shorter --isl-max"
+        )
+    return float(f"{estimated_s:.{DIGITS}g}")
 
 
 def _provenance(estimator: Estimator, replica: Replica, asked: Asked) -> Mapping[str, Any]:
@@ -193,7 +211,7 @@ def _provenance(estimator: Estimator, replica: Replica, asked: Asked) -> Mapping
         "tool": f"{estimator.tool}, its data of {replica.engine} {estimator.engine_version}",
         "engine": replica.engine,
         "engineVersion": estimator.engine_version,
-        "model": f"{replica.model}, {estimator.number_format}",
+        "model": f"{estimator.model}, {estimator.number_format}",
         "gpu": estimator.gpu,
         "gpusPerReplica": replica.tensor_parallel,
         "parallelism": f"TP{replica.tensor_parallel}",
