@@ -5,7 +5,7 @@ there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -13,19 +13,20 @@ import numpy as np
 
 from planner.adapters.clock import stopwatch_s
 from planner.comparison.entries import ENTRIES, Own, Peer
+from planner.comparison.run_figures import figures, tick_ms
 from planner.errors import InputError
 from planner.model import Pool, Role, Service
 from planner.replay import Replay
 from planner.simulation.config import PlantConfig
 from planner.simulation.drive import Bounds, drive
+from planner.simulation.elasticity import Steps, supply
 from planner.simulation.oracles import Clairvoyant, OracleName, OracleRun, Problem
 from planner.simulation.plant import Plant
 from planner.simulation.policies.base import Capacity, Hindsight
-from planner.simulation.results import PlantResults, Summary, summarise
+from planner.simulation.results import PlantResults
 from planner.simulation.statistics import Tally, tally
 from planner.simulation.traces import MINUTE_S, Trace
 from planner.spec.service import LoadedService
-from planner.view.summary import NOT_COMPUTED, reversals, scale_actions
 from profiles.errors import ProfileError
 
 
@@ -77,7 +78,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a task gave."""
+    """What a task gave.
+
+    `supply` holds the serving replicas of each role from the end of the warm-up to that of the
+    trace, in values that JSON has.
+    """
 
     trace: str
     seed: int
@@ -85,6 +90,7 @@ class Run:
     value: float
     row: Mapping[str, Any]
     tally: Tally
+    supply: Mapping[str, Steps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +151,20 @@ def run(task: Task, scenario: Scenario) -> Run:
         "policy": task.entry,
         "trace": task.recipe.name,
         "seed": task.recipe.seed,
-        **figures(scenario, results),
+        **figures(scenario.loaded.service, scenario.plant, results, scenario.from_s),
         "asked": sla.attainment_ratio,
         "knob": {"name": entry.knob.name, "value": task.value},
-        "tick_ms": _tick_ms(ticks_s),
+        "tick_ms": tick_ms(ticks_s),
         "wall_s": watch(),
         "simulated_s": results.end_s,
     }
-    counts = tally(results, sla.ttft_s, sla.itl_s, scenario.from_s, scenario.trace.duration_s)
-    return Run(task.recipe.name, task.recipe.seed, task.entry, task.value, row, counts)
+    until_s = scenario.trace.duration_s
+    counts = tally(results, sla.ttft_s, sla.itl_s, scenario.from_s, until_s)
+    served = {
+        str(pool.role): supply(results, pool.name, scenario.from_s, until_s)
+        for pool in scenario.plant.pools
+    }
+    return Run(task.recipe.name, task.recipe.seed, task.entry, task.value, row, counts, served)
 
 
 def play_own(entry: Own, value: float, scenario: Scenario) -> tuple[PlantResults, list[float]]:
@@ -233,52 +244,6 @@ def hindsight_of(trace: Trace) -> Hindsight:
         float(trace.osl_tokens.mean()),
         {role: float(np.bincount(minute, n).max()) / MINUTE_S for role, n in tokens.items()},
     )
-
-
-def figures(scenario: Scenario, results: PlantResults) -> dict[str, Any]:
-    """Return the figures of a run, under the keys of `simulate -o json` and a few more."""
-    service = scenario.loaded.service
-    prices = {p.name: p.gpu_hour_price for p in service.pools if p.gpu_hour_price is not None}
-    sla = service.sla
-    summary = summarise(results, sla.ttft_s, sla.itl_s, scenario.from_s, prices)
-    return {
-        "requests": summary.requests,
-        "attainment": asdict(summary.attainment),
-        "gpu_hours": summary.total_gpu_hours,
-        "cost": summary.cost if prices else None,
-        **NOT_COMPUTED,
-        "scale_actions": scale_actions(results.orders, scenario.from_s),
-        "reversals": reversals(results.orders, scenario.from_s),
-        "unfinished": summary.unfinished,
-        "goodput_rps_per_gpu": _goodput(summary),
-        "wasted_starts": wasted_starts(results, scenario),
-    }
-
-
-def wasted_starts(results: PlantResults, scenario: Scenario) -> int:
-    """Return replicas released before they served for twice the time they took to start."""
-    startup_s = {pool.name: pool.startup_s for pool in scenario.plant.pools}
-    return sum(
-        1
-        for life in results.lifetimes
-        if scenario.from_s <= life.ordered_s
-        and life.released_s < results.end_s
-        and life.released_s - (life.ready_s or life.released_s) < 2.0 * startup_s[life.pool]
-    )
-
-
-def _goodput(summary: Summary) -> float | None:
-    """Return the requests within both targets a second and GPU."""
-    gpu_s = 3600.0 * summary.total_gpu_hours
-    both = summary.attainment.both
-    return None if both is None or gpu_s <= 0.0 else both * summary.requests / gpu_s
-
-
-def _tick_ms(ticks_s: list[float]) -> dict[str, float | None]:
-    if not ticks_s:
-        return {"p50": None, "p99": None}
-    p50, p99 = np.percentile(np.array(ticks_s) * 1e3, (50.0, 99.0))
-    return {"p50": float(p50), "p99": float(p99)}
 
 
 def _only(service: Service, role: Role) -> Pool:

@@ -1,12 +1,14 @@
 """From finished runs to what a comparison says: rows, frontier, oracles, prices. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Final
 
 from planner.comparison.entries import ENTRIES
 from planner.comparison.runs import Foresight, Result, Run
+from planner.model import Role
+from planner.simulation.elasticity import Steps, elasticity, speed_up
 from planner.simulation.oracles import OracleName, OracleRun
 from planner.view.comparison_rows import Price, SweptRun, price_list, sweeps_of
 
@@ -72,10 +74,10 @@ def summed_up(
     runs = [r for r in results if isinstance(r, Run)]
     runs.sort(key=lambda r: (r.trace, order[r.entry], r.value, r.seed))
     foresights = {(r.trace, r.seed): r for r in results if isinstance(r, Foresight)}
-    frontier = [_with_oracle(r.row, foresights.get((r.trace, r.seed))) for r in runs]
+    frontier = [_with_oracle(r.row, r.supply, foresights.get((r.trace, r.seed))) for r in runs]
     shipped = [r.value == ENTRIES[r.entry].knob.shipped for r in runs]
     rows = [row for row, is_shipped in zip(frontier, shipped, strict=True) if is_shipped]
-    fixed = _fixed_fleets(rows, foresights)
+    fixed = _fixed_fleets(runs, foresights)
     return Comparison(
         rows=[*rows, *(row for row in fixed if row["knob"]["value"] == row["asked"])],
         frontier=[*frontier, *fixed],
@@ -104,7 +106,9 @@ def _prices(
     return listed
 
 
-def _with_oracle(row: Mapping[str, Any], foresight: Foresight | None) -> dict[str, Any]:
+def _with_oracle(
+    row: Mapping[str, Any], supply: Mapping[str, Steps], foresight: Foresight | None
+) -> dict[str, Any]:
     """Return the row beside the oracles at the attainment that the SLA asks for."""
     if foresight is None:
         return dict(row)
@@ -119,21 +123,49 @@ def _with_oracle(row: Mapping[str, Any], foresight: Foresight | None) -> dict[st
         },
         "ratio_to_oracle": same and row["gpu_hours"] / same.gpu_hours,
         "best_static_gpu_hours": static and static.gpu_hours,
+        "elasticity": _elasticity(supply, zero, static) if zero and supply else None,
     }
 
 
+def _elasticity(
+    supply: Mapping[str, Steps], need: OracleRun, static: OracleRun | None
+) -> dict[str, Any]:
+    """Return how each role's pool follows what the zero-lag oracle orders."""
+    found: dict[str, Any] = {}
+    for role in Role:
+        steps, needed = supply[role], _counts(need, role)
+        own = elasticity(needed, steps)
+        fixed = static and elasticity(needed, _constant(static, role, steps))
+        found[role] = {**asdict(own), "speed_up_over_static": fixed and speed_up(own, fixed)}
+    return found
+
+
+def _counts(run: OracleRun, role: Role) -> tuple[int, ...]:
+    return run.prefill if role is Role.PREFILL else run.decode
+
+
+def _constant(fixed: OracleRun, role: Role, like: Steps) -> Steps:
+    """Return a fixed fleet's supply over the window of another."""
+    replicas = _counts(fixed, role)[0]
+    return [(like[0][0], replicas), (like[-1][0], replicas)]
+
+
 def _fixed_fleets(
-    rows: Sequence[Mapping[str, Any]], foresights: Mapping[tuple[str, int], Foresight]
+    runs: Sequence[Run], foresights: Mapping[tuple[str, int], Foresight]
 ) -> list[dict[str, Any]]:
     """Return the best fixed fleets as rows; each stands for the attainment it was sought for."""
-    like = {(row["trace"], row["seed"]): row for row in rows}
+    like = {(run.trace, run.seed): run for run in runs}
     return [
-        _with_oracle(_fixed_fleet(row, run), foresights[key])
-        for key, row in like.items()
+        _with_oracle(_fixed_fleet(other.row, run), _fixed_supply(other, run), foresights[key])
+        for key, other in like.items()
         if key in foresights
         for run in foresights[key].runs
         if run.oracle is OracleName.BEST_STATIC
     ]
+
+
+def _fixed_supply(like: Run, fixed: OracleRun) -> dict[str, Steps]:
+    return {role: _constant(fixed, Role(role), steps) for role, steps in like.supply.items()}
 
 
 def _fixed_fleet(like: Mapping[str, Any], run: OracleRun) -> dict[str, Any]:

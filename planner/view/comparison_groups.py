@@ -28,6 +28,11 @@ class Line:
         known = [value for row in self.shipped if (value := _at(row, keys)) is not None]
         return min(known, default=None)
 
+    def highest(self, *keys: str) -> float | None:
+        """Return the highest of a figure over the shipped runs."""
+        known = [value for row in self.shipped if (value := _at(row, keys)) is not None]
+        return max(known, default=None)
+
     def an_hour(self, key: str) -> float | None:
         """Return a count of the shipped runs for every simulated hour."""
         count = self.mean(key)
@@ -38,7 +43,7 @@ class Line:
 def _at(row: Row, keys: Iterable[str]) -> float | None:
     value: Any = row
     for key in keys:
-        value = value[key]
+        value = None if value is None else value[key]
     return None if value is None else float(value)
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
-from planner.model import Sla
+from planner.model import Role, Sla
 from planner.view.canvas import BLUE, GREY, GRID, ORANGE, RED
 from planner.view.comparison_groups import Line, curves_of, lines_of
 from planner.view.comparison_table import (
+    CONTROL,
+    FOLLOWING,
     SHIPPED,
     attainments,
+    control_cells,
+    following_cells,
     oracle_lines,
     price_cells,
     price_titles,
@@ -149,7 +153,20 @@ def _section(index: int, trace: str, lines: Sequence[Line], oracles: Sequence[st
         f"<h3>As shipped</h3>{_table(SHIPPED, lines, shipped_cells)}"
         "<h3>GPU-hours at equal attainment</h3>"
         f"{_table(price_titles(asked), priced, lambda line: price_cells(line, asked))}"
-        f"{told}</section>"
+        f"{told}<h3>Control, as shipped</h3>{_table(CONTROL, lines, control_cells)}"
+        f"{''.join(_following(role, lines) for role in Role)}</section>"
+    )
+
+
+def _following(role: Role, lines: Sequence[Line]) -> str:
+    """Return how the pools of a role follow the need; nothing where no oracle told it."""
+    told = [line for line in lines if line.mean("elasticity", role, "tau_u_pct") is not None]
+    if not told:
+        return ""
+    return (
+        f"<h3>{role.capitalize()} against the need, as shipped</h3>"
+        f"{_table(FOLLOWING, told, lambda line: following_cells(line, role))}"
+        "<p>The need is what O1 orders minute by minute; supply are the replicas that serve.</p>"
     )
 
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.model import Role
 from planner.view.comparison_groups import Line, Row, lines_of
 from planner.view.notation import UNKNOWN, share
 
@@ -18,6 +19,11 @@ ORACLES: Final = {
     "best-static": "O3, the best fixed fleet",
 }
 SHIPPED: Final = ("Policy", "Attained", "Worst 5 min", "GPU-h", "× O2", "Turns/h", "Tick p99")
+
+CONTROL: Final = ("Policy", "Actions/h", "Turns/h", "Wasted starts/h", "Lapses/h",
+                  "Longest lapse", "Peak in prefill")  # fmt: skip
+FOLLOWING: Final = ("Policy", "Missing θU", "Too many θO", "Time short τU", "Time over τO",
+                    "Unstable", "Jitter/h", "Speed-up over O3")  # fmt: skip
 
 
 def comparison_tables(document: Mapping[str, Any]) -> Group:
@@ -53,6 +59,33 @@ def shipped_cells(line: Line) -> list[str]:
         number(line.mean("ratio_to_oracle"), 2),
         number(line.an_hour("reversals"), 1),
         UNKNOWN if tick_ms is None else f"{tick_ms:.1f} ms",
+    ]
+
+
+def control_cells(line: Line) -> list[str]:
+    """Return how calmly one policy as shipped acts and how it recovers, under `CONTROL`."""
+    longest_s = line.highest("recovery_s")
+    return [
+        line.policy,
+        *(number(line.an_hour(key), 1)
+          for key in ("scale_actions", "reversals", "wasted_starts", "lapses")),
+        UNKNOWN if longest_s is None else f"{longest_s:.0f} s",
+        number(line.highest("peak_queue"), 0),
+    ]  # fmt: skip
+
+
+def following_cells(line: Line, role: Role) -> list[str]:
+    """Return how one policy's pool follows the need of the zero-lag oracle, under `FOLLOWING`."""
+    shares = ("theta_u_pct", "theta_o_pct", "tau_u_pct", "tau_o_pct", "instability_pct")
+    found = {
+        key: line.mean("elasticity", role, key)
+        for key in (*shares, "jitter_per_h", "speed_up_over_static")
+    }
+    return [
+        line.policy,
+        *(UNKNOWN if (value := found[key]) is None else f"{value:.1f}%" for key in shares),
+        number(found["jitter_per_h"], 1),
+        number(found["speed_up_over_static"], 2),
     ]
 
 

@@ -58,6 +58,8 @@ def test_the_object_holds_rows_frontier_and_a_page(own_place: Path, capsys: Out)
     page = (own_place / "out.html").read_text(encoding="utf-8")
     assert "frontier-0" in page
     assert "<td>static-best</td>" in page
+    assert "Prefill against the need, as shipped" in page
+    assert all(set(row["elasticity"]) == {"prefill", "decode"} for row in found["frontier"])
     assert "https://" not in page.split('<script type="application/json"')[0]
 
 
