@@ -81,7 +81,7 @@ def evidence(pool: Pool, past: Iterable[Observation | None]) -> Evidence:
     for row, one in enumerate(usable):
         place[row, : one.places.size] = one.places
         weight[row, : one.places.size] = one.weights
-    name, unit = ("ISL", "tokens") if pool.role is Role.PREFILL else ("concurrency", "sequences")
+    name, unit = ("prompt", "tokens") if pool.role is Role.PREFILL else ("batch", "sequences")
     ratios = np.array([one.ratio for one in usable])
     requests = np.array([one.requests for one in usable])
     return Evidence(name, unit, _centres(pool), place, weight, ratios, requests, left_out)

@@ -14,7 +14,7 @@ from planner.profiling.evidence import Evidence, evidence
 from planner.profiling.refine import Bucket, buckets, provenance, refined
 from planner.settings import Settings
 from planner.spec.service import LoadedService
-from planner.view.refine_table import refine_table
+from planner.view.refine_table import refine_table, used_line
 from profiles import Profile, write_profile
 
 
@@ -27,8 +27,9 @@ def refine_profile(
     found = evidence(loaded.service.pool(pool), past.seen)
     factors = buckets(found)
     profile = loaded.profiles[pool]
-    title = f"{loaded.service.key}, pool {pool}: measured over profiled latency"
+    title = f"{loaded.service.key}, pool {pool}: measured over profiled latency by {found.name}"
     print_table(refine_table(title, found, factors))
+    print(used_line(found))  # noqa: T201
     role = loaded.service.pool(pool).role
     corrected = _corrected(profile, role, past, found, factors)
     refuse_impossible(corrected, "the refined profile")

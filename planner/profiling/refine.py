@@ -23,7 +23,7 @@ NOISE_SD: Final = 0.05
 STEP_SD: Final = 0.1
 PRIOR_SD: Final = 0.2
 # A factor that is less certain than this is said to lean on its neighbours.
-KNOWN_SD: Final = 0.05
+KNOWN_SD: Final = 0.07
 
 
 @dataclass(frozen=True, slots=True)

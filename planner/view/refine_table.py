@@ -10,10 +10,10 @@ from planner.profiling.refine import Bucket
 
 
 def refine_table(title: str, found: Evidence, buckets: Sequence[Bucket]) -> Table:
-    """Return one row a bucket, and under it what was left out."""
+    """Return one row a bucket."""
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    for heading in (f"{found.name} [{found.unit}]", "Factor", "±", "Intervals", "Requests"):
-        table.add_column(heading.replace("[", r"\["), justify="right")
+    for heading in (found.unit.capitalize(), "Factor", "±", "Intervals", "Requests"):
+        table.add_column(heading, justify="right")
     table.add_column("Note")
     for bucket in buckets:
         table.add_row(
@@ -24,14 +24,17 @@ def refine_table(title: str, found: Evidence, buckets: Sequence[Bucket]) -> Tabl
             f"{bucket.requests:,.0f}",
             _note(bucket),
         )
+    return table
+
+
+def used_line(found: Evidence) -> str:
+    """Return how many intervals were used and why others were not."""
     left_out = [f"{count:,} {why}" for why, count in found.left_out.items()]
     told = f"; left out: {', '.join(left_out)}" if left_out else ""
-    table.caption = f"{len(found.ratios):,} intervals used{told}"
-    table.caption_justify = "left"
-    return table
+    return f"{len(found.ratios):,} intervals used{told}"
 
 
 def _note(bucket: Bucket) -> str:
     if not bucket.is_known:
-        return "little evidence: as its neighbours"
+        return "leans on its neighbours"
     return "" if bucket.seen == bucket.factor else f"seen {bucket.seen:.2f}: bounded"
