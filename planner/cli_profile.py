@@ -130,6 +130,14 @@ class Engine(StrEnum):
     TRTLLM = "trtllm"
 
 
+class CacheType(StrEnum):
+    """Number formats of a KV cache."""
+
+    BFLOAT16 = "bfloat16"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+
 @app.command(
     epilog="Example: pd-planner profile offline --model Qwen/Qwen3-32B --gpu h200_sxm "
     "--tensor-parallel 4 --itl 30ms -o qwen3-32b-h200.json"
@@ -143,6 +151,9 @@ def offline(
     gpu_memory_utilization: Annotated[
         float, typer.Option(min=0.05, max=0.99, help="As the engine is started with.")
     ] = 0.9,
+    kv_cache_dtype: Annotated[
+        CacheType | None, typer.Option(help="As the engine is started with; default: the model's.")
+    ] = None,
     role: Annotated[Roles, typer.Option(help="Which points to make.")] = Roles.BOTH,
     isl_max: Annotated[
         int | None, typer.Option(min=512, help="Longest prompt; default: 32768, or the model's.")
@@ -170,7 +181,8 @@ def offline(
     from planner.profiling.aiconfigurator import Replica
     from planner.profiling.offline import Asked, offline_profile
 
-    replica = Replica(model, gpu, engine.value, tensor_parallel, gpu_memory_utilization)
+    cache = kv_cache_dtype and kv_cache_dtype.value
+    replica = Replica(model, gpu, engine.value, tensor_parallel, gpu_memory_utilization, cache)
     asked = Asked(role.keys, isl_max, max_sequences, kv_capacity_tokens, startup_s)
     return offline_profile(replica, asked, targets, output)
 

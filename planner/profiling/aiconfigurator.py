@@ -55,6 +55,8 @@ class Replica:
         GPUs of the replica [GPUs].
     gpu_memory_utilization
         Share of each GPU's memory that the engine takes; for trtllm of what weights leave free.
+    kv_cache_dtype
+        bfloat16, fp8 or int8; None: what the library takes the model's files to ask for.
     """
 
     model: str
@@ -62,6 +64,7 @@ class Replica:
     engine: str = "vllm"
     tensor_parallel: int = 1
     gpu_memory_utilization: float = 0.9
+    kv_cache_dtype: str | None = None
 
 
 class AiConfigurator:
@@ -83,7 +86,9 @@ class AiConfigurator:
             self.model: str = folder.resolve().name if folder.is_dir() else replica.model
             self._what = f"{replica.model} over {replica.tensor_parallel} x {self.gpu}"
             with self._one_line():
-                self.context_max_tokens = _context_limit(replica.model)
+                facts = _known_model(replica.model)
+                self.context_max_tokens = int(facts["context"])
+                self._has_experts = facts["num_experts"] > 0
                 self._model = _model(replica, replica.tensor_parallel)
                 self._database = databases.get_database(
                     self.gpu, replica.engine, self.engine_version
@@ -92,10 +97,15 @@ class AiConfigurator:
 
     @property
     def number_format(self) -> str:
-        """Format of the weights, that of the experts beside it where it differs."""
+        """Format of the weights, and those of experts and KV cache where they differ."""
         config = self._model.config
-        dense, experts = config.gemm_quant_mode.name, config.moe_quant_mode.name
-        return dense if experts == dense else f"{dense}, experts {experts}"
+        weights, cache = config.gemm_quant_mode.name, config.kvcache_quant_mode.name
+        parts = {weights: weights}
+        if self._has_experts:
+            experts = config.moe_quant_mode.name
+            parts.setdefault(experts, f"experts {experts}")
+        parts.setdefault(cache, f"KV cache {cache}")
+        return ", ".join(parts.values())
 
     def ttft_s(self, isl_tokens: int) -> float:
         """Return the time of one prefill pass over one prompt [s]."""
@@ -152,6 +162,7 @@ class AiConfigurator:
                 tp_size=replica.tensor_parallel,
                 moe_tp_size=replica.tensor_parallel,
                 moe_ep_size=1,
+                kvcache_quant_mode=replica.kv_cache_dtype,
             )
         return int(estimate["total_kv_size_tokens"])
 
@@ -221,8 +232,8 @@ def _known_gpu(databases: Any, replica: Replica) -> str:
     )
 
 
-def _context_limit(model: str) -> int:
-    """Return the longest context of a model [tokens].
+def _known_model(model: str) -> Any:
+    """Return what the library reads out of a model's files.
 
     Raises
     ------
@@ -237,12 +248,16 @@ def _context_limit(model: str) -> int:
             f"--model: got {model!r}; legal: a folder with the model's config.json, or one of "
             f"{len(known)} built-in names, such as {', '.join(near)}; give one of these"
         )
-    return int(_sdk("utils").get_model_config_from_model_path(model)["context"])
+    return _sdk("utils").get_model_config_from_model_path(model)
 
 
 def _model(replica: Replica, tensor_parallel: int) -> Any:
     """Return the library's model; experts are split as all else is, like vLLM does by default."""
+    cache = replica.kv_cache_dtype
     config = _sdk("config").ModelConfig(
-        tp_size=tensor_parallel, moe_tp_size=tensor_parallel, moe_ep_size=1
+        tp_size=tensor_parallel,
+        moe_tp_size=tensor_parallel,
+        moe_ep_size=1,
+        kvcache_quant_mode=cache and _sdk("common").KVCacheQuantMode[cache],
     )
     return _sdk("models").get_model(replica.model, config, replica.engine)

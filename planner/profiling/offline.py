@@ -227,6 +227,7 @@ def _command(estimator: Estimator, replica: Replica, asked: Asked) -> str:
         "--tensor-parallel": replica.tensor_parallel,
         "--engine": replica.engine,
         "--gpu-memory-utilization": replica.gpu_memory_utilization,
+        "--kv-cache-dtype": replica.kv_cache_dtype,
         "--role": asked.roles[0] if len(asked.roles) == 1 else None,
         "--isl-max": asked.isl_max_tokens,
         "--max-sequences": asked.max_sequences,

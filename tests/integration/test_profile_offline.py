@@ -3,12 +3,13 @@
 import json
 import subprocess
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 from planner.__main__ import main
-from profiles import SAMPLES, Profile, sample
+from profiles import SAMPLES, Profile, decode_surface, prefill_surface, sample
 from profiles.schema import parse_profile
 from tests.conftest import LeaveOut
 from tests.integration import aiconfigurator_environment as environment
@@ -33,6 +34,11 @@ SMALL = {
     "vocab_size": 32000, "max_position_embeddings": 2048, "torch_dtype": "bfloat16",
     "model_type": "llama",
 }  # fmt: skip
+
+LLAMA = SMALL | {
+    "num_hidden_layers": 32, "vocab_size": 128256, "max_position_embeddings": 131072,
+}  # fmt: skip
+MEASURED = "llama-3.1-8b-fp8-h200"
 
 REFUSED = {
     "unknown model": (
@@ -65,6 +71,8 @@ REFUSED = {
 ANSWERED = {
     "a folder": "--model small --gpu h100 --ttft 20ms",
     "experts": "--model Qwen/Qwen3-30B-A3B --gpu H200-SXM --role prefill",
+    "measured too": "--model Llama-3.1-8B-FP8 --gpu h200 --kv-cache-dtype bfloat16 "
+    "--max-sequences 1024",
     "sliding windows": "--model google/gemma-4-26B-A4B --gpu h100 --max-sequences 16",
 }
 
@@ -79,8 +87,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory, leave_out: LeaveOut) -> di
         reason = f"AI Configurator's environment is not made; make it with: {environment.GET_IT}"
         leave_out("AI Configurator", environment.GET_IT, reason)
     folder = tmp_path_factory.mktemp("models")
-    (folder / "small").mkdir()
-    (folder / "small" / "config.json").write_text(json.dumps(SMALL))
+    _write_model(folder / "small", SMALL)
+    _write_model(folder / "Llama-3.1-8B-FP8", LLAMA, quant_algo="FP8")
     commands = {name: line.split() for name, (line, _) in REFUSED.items()}
     commands |= {name: line.split() for name, line in ANSWERED.items()}
     commands |= {name: _made_by(sample(name)) for name in ESTIMATED}
@@ -99,6 +107,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory, leave_out: LeaveOut) -> di
     assert (done.returncode, done.stderr) == (0, "")
     told = [json.loads(line) for line in done.stdout.splitlines()]
     return {name: tuple(answer) for name, answer in zip(commands, told, strict=True)}
+
+
+def _write_model(folder: Path, config: dict[str, Any], **quantization: str) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    if quantization:
+        text = json.dumps({"quantization": quantization})
+        (folder / "hf_quant_config.json").write_text(text)
 
 
 def _made_by(profile: Profile) -> list[str]:
@@ -146,6 +162,32 @@ def test_only_lines_of_ours_are_told(answers):
         assert first.startswith("estimated by aiconfigurator 0.12.0, its data of vllm ")
         begins = ("prefill: ", "decode: ", "TTFT ", "ITL ", "odd: ")
         assert all(line.startswith(begins) or " is null: " in line for line in rest)
+
+
+def test_estimates_are_near_what_was_measured_and_faster(answers):
+    code, out, _ = answers["measured too"]
+    assert code == 0
+    made, measured = parse_profile(out, "stdout"), sample(MEASURED)
+    assert made.provenance.model == "Llama-3.1-8B-FP8, fp8_static, KV cache bfloat16"
+    assert made.kv_bytes_per_token == measured.kv_bytes_per_token
+    assert made.kv_capacity_tokens == pytest.approx(measured.kv_capacity_tokens, rel=0.03)
+    prefill, decode = prefill_surface(made), decode_surface(made)
+    ttft = [
+        float(prefill.service_s(point.isl_tokens)) / point.ttft_s
+        for point in measured.prefill
+        if point.isl_tokens > 3000
+    ]
+    itl = [
+        float(decode.itl_s(point.concurrency, point.context_tokens)) / point.itl_s
+        for point in measured.decode
+        if point.context_tokens > 2000
+    ]
+    for what, ratios in (("TTFT", ttft), ("ITL", itl)):
+        print(
+            f"{what} estimated over measured: {min(ratios):.2f} to {max(ratios):.2f}, "
+            f"median {median(ratios):.2f}, {len(ratios)} points"
+        )
+        assert all(0.6 < ratio < 1.0 for ratio in ratios)
 
 
 def test_experts_are_split_like_the_rest_and_the_gpu_may_be_spelt_freely(answers):

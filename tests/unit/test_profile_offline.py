@@ -20,7 +20,7 @@ from profiles import SAMPLES, decode_surface, prefill_surface, sample
 from profiles.points import anchor_context
 from profiles.sanity import oddities, roofline_faults
 
-REPLICA = Replica("org/Model-8B", "h100", tensor_parallel=2)
+REPLICA = Replica("org/Model-8B", "h100", tensor_parallel=2, kv_cache_dtype="fp8")
 ESTIMATED = [name for name in SAMPLES if sample(name).provenance.how == "estimated"]
 
 
@@ -108,6 +108,7 @@ def test_the_command_in_the_provenance_names_all_that_was_asked():
         "--tensor-parallel": "2",
         "--engine": "vllm",
         "--gpu-memory-utilization": "0.9",
+        "--kv-cache-dtype": "fp8",
         "--role": "decode",
         "--isl-max": "2048",
         "--max-sequences": "64",
