@@ -9,6 +9,7 @@ from planner.comparison.ablation import ABLATIONS, WHOLE, Ablation, without_marg
 from planner.errors import InputError
 from planner.model import Service
 from planner.simulation.policies.base import Capacity, Hindsight, Knob, Policy, headroom
+from planner.simulation.policies.drain_time import DrainTime
 from planner.simulation.policies.fixed import peak_fleet
 from planner.simulation.policies.hpa import hpa_on_concurrency, hpa_on_tokens
 from planner.simulation.policies.interpolating import Interpolating, LinearTrend
@@ -90,6 +91,7 @@ PEERS: Final[Mapping[str, Peer]] = {
     "token-velocity": Peer(
         headroom(1.0), lambda capacity, _, value: TokenVelocity(capacity, value)
     ),
+    "drain-time": Peer(headroom(1.0), lambda capacity, _, value: DrainTime(capacity, value)),
     **{
         f"dynamo-{interval_s:g}s-{predictor}": _interpolating(predictor, interval_s)
         for interval_s in (180.0, 60.0)
