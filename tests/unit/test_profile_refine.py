@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.adapters.memory import MemoryMetrics
 from planner.decision.lengths import points
 from planner.errors import InputError
 from planner.model import FACTOR_RANGE, Histogram, Observation, Pool, PoolObservation, Role
+from planner.past import observations
 from planner.profiling.evidence import evidence
 from planner.profiling.refine import Bucket, buckets, factor_at, provenance, refined
+from planner.replay import plant_config
+from planner.simulation.plant import Plant
+from planner.simulation.surface import DecodeTruth, PrefillTruth
+from planner.simulation.traces import make_trace
+from planner.spec.service import load_services
 from planner.view.refine_table import refine_table, used_line
 from profiles import Profile, decode_surface, prefill_surface, sample
 from profiles.sanity import oddities
 from tests.builders import OSL, histogram, observation, pool
 
+ROOT = Path(__file__).parents[2]
 BOUNDS = (*(float(2**k) for k in range(6, 15)), math.inf)
 Factor = Callable[[Any], Any]
 PREFILL, DECODE = pool(Role.PREFILL), pool(Role.DECODE)
@@ -279,3 +288,54 @@ class TestProfile:
 
 def falls(profile: Profile) -> set[str]:
     return {odd.name for odd in oddities(profile)}
+
+
+@pytest.fixture(scope="module")
+def simulated() -> list[Observation | None]:
+    # Two hours on simulated servers that are exactly as their profile says: 2 to 22 requests/s.
+    (loaded,) = load_services([ROOT / "examples" / "llama-8b-h200.yaml"])
+    random = np.random.default_rng(1)
+    seconds = np.arange(7200.0)
+    arrival_s = np.repeat(seconds, random.poisson(12.0 - 10.0 * np.cos(seconds / 600.0)))
+    arrival_s += random.uniform(size=arrival_s.size)
+    isl = np.clip(random.lognormal(6.5, 0.8, arrival_s.size), 10.0, 12_000.0)
+    osl = np.clip(random.exponential(200.0, arrival_s.size), 1.0, 2000.0)
+    usual = plant_config(loaded, {"prefill": 3, "decode": 1}, 0)
+    truths = {"prefill": PrefillTruth, "decode": DecodeTruth}
+    exact = tuple(
+        replace(p, surface=truths[p.name].of(loaded.profiles[p.name], wiggle=0.0))
+        for p in usual.pools
+    )
+    plant = Plant(replace(usual, pools=exact), make_trace("two hours", arrival_s, isl, osl))
+    metrics = MemoryMetrics(15.0, retention_s=1e9)
+    for at_s in np.arange(7.5, 7200.0, 15.0).tolist():
+        plant.advance(at_s)
+        metrics.store(loaded.service.key, plant.scrape(), None, at_s)
+    samples = metrics.history(loaded.service, 0.0, 7140.0, 60.0)
+    return observations(loaded.service, samples, 0.0)
+
+
+@pytest.mark.parametrize(("role", "least"), [(PREFILL, 2), (DECODE, 4)], ids=["prefill", "decode"])
+def test_servers_as_their_profile_says_need_no_correction(
+    role: Pool, least: int, simulated: list[Observation | None]
+):
+    found = [bucket for bucket in factors_of(role, simulated) if bucket.is_known]
+    print({bucket.centre: round(bucket.factor, 4) for bucket in found})
+    assert len(found) >= least
+    assert [bucket.factor for bucket in found] == pytest.approx([1.0] * len(found), abs=0.008)
+
+
+def test_the_mean_batch_alone_would_take_fuller_batches_for_slow_servers(
+    simulated: list[Observation | None],
+):
+    even = [
+        replace(
+            seen,
+            pools={name: replace(own, concurrency_spread=0.0) for name, own in seen.pools.items()},
+        )
+        for seen in simulated
+        if seen is not None
+    ]
+    found = [bucket for bucket in factors_of(DECODE, even) if bucket.is_known]
+    print({bucket.centre: round(bucket.factor, 4) for bucket in found})
+    assert min(bucket.factor for bucket in found) > 1.008
