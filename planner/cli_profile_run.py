@@ -1,5 +1,6 @@
 """The command `pd-planner profile run`: parse, call, exit code."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from enum import StrEnum
@@ -170,9 +171,9 @@ def _endpoints(
 
 
 def _destination(text: str) -> tuple[str, str]:
-    namespace, slash, name = text.partition("/")
-    if not slash or not namespace or not name:
-        flags.refuse(f"--apply: got {text!r}; legal: NAMESPACE/NAME; correct it")
+    namespace, _, name = text.partition("/")
+    if not re.fullmatch(r"[a-z0-9-]+/[a-z0-9.-]+", text):
+        flags.refuse(f"--apply: got {text!r}; legal: NAMESPACE/NAME in small letters; correct it")
     return namespace, name
 
 

@@ -5,7 +5,7 @@ The first line says what is measured and how; another model, engine or flag is a
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from planner.profiling.timings import EngineFacts
 from profiles.sweep import Place
 
 FORMAT: Final = 1
+_LONGEST: Final = 200
 
 Line = Mapping[str, Any]
 
@@ -79,15 +80,20 @@ class MeasurementFile:
     def __init__(self, path: Path, subject: Mapping[str, Any]) -> None:
         """Open a file, or begin it, for measuring `subject`; another subject is refused."""
         self._path = path
-        header = {"kind": "run", "format": FORMAT, "subject": dict(subject)}
-        lines = self._begun()
         self.measured = Measured({})
-        if not lines:
-            self._append(header)
+        header = {"kind": "run", "format": FORMAT, "subject": dict(subject)}
+        text = self._text()
+        # A line without its end was cut off in writing: its point is measured again.
+        whole = text[: text.rfind(b"\n") + 1]
+        if not whole:
+            self._begin(text, header)
             return
-        self._refuse_other(lines[0], header)
-        for line in lines[1:]:
+        first, *rest = self._lines(whole)
+        self._refuse_other(first, header)
+        for line in rest:
             self.measured = self.measured.with_line(line)
+        if whole != text:
+            os.truncate(path, len(whole))
 
     def append(self, line: Line) -> None:
         """Add what was found."""
@@ -101,45 +107,81 @@ class MeasurementFile:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise self._unusable(str(error.strerror)) from error
+            raise InputError(self._unusable(str(error.strerror))) from error
 
-    def _begun(self) -> Sequence[Line]:
-        """Return the whole lines that are there, and cut off one that was cut off in writing."""
+    def _text(self) -> bytes:
+        """Return what is there.
+
+        Raises
+        ------
+        InputError
+            If it can't be read.
+        """
         try:
-            text = self._path.read_bytes() if self._path.exists() else b""
-            whole = text[: text.rfind(b"\n") + 1]
-            if whole != text:
-                os.truncate(self._path, len(whole))
+            return self._path.read_bytes() if self._path.exists() else b""
         except OSError as error:
-            raise self._unusable(str(error.strerror)) from error
-        return list(self._read(whole.splitlines()))
+            raise InputError(self._unusable(str(error.strerror))) from error
 
-    def _read(self, lines: Iterable[bytes]) -> Iterable[Line]:
-        for number, line in enumerate(lines, 1):
+    def _begin(self, text: bytes, header: Line) -> None:
+        """Write the first line; `text` is what there is of it.
+
+        Raises
+        ------
+        InputError
+            If that is something else.
+        """
+        if not json.dumps(header).encode().startswith(text):
+            raise InputError(self._unusable("it is no file of measurements"))
+        self._path.unlink(missing_ok=True)
+        self._append(header)
+
+    def _lines(self, text: bytes) -> Sequence[Line]:
+        """Return all lines.
+
+        Raises
+        ------
+        InputError
+            If one is none of ours.
+        """
+        found: list[Line] = []
+        for number, line in enumerate(text.splitlines(), 1):
             try:
-                found = json.loads(line)
+                found.append(json.loads(line))
                 if number > 1:
-                    Measured({}).with_line(found)
+                    Measured({}).with_line(found[-1])
             except (ValueError, KeyError, TypeError) as error:
-                raise self._unusable(f"line {number} is no measurement") from error
-            yield found
+                raise InputError(self._unusable(f"line {number} is no measurement")) from error
+        return found
 
-    def _unusable(self, what: str) -> InputError:
-        return InputError(f"{self._path}: {what}: give --state a new file, or one to go on from")
+    def _unusable(self, what: str) -> str:
+        return f"{self._path}: {what}: give --state a new file, or one to go on from"
 
     def _refuse_other(self, found: Line, header: Line) -> None:
-        if found.get("kind") != "run" or found.get("format") != FORMAT:
-            raise self._unusable("it is no file of measurements")
+        if not isinstance(found, dict) or (found.get("kind"), found.get("format")) != (
+            "run",
+            FORMAT,
+        ):
+            raise InputError(self._unusable("it is no file of measurements"))
         before, now = found["subject"], header["subject"]
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                raise InputError(
-                    f"{self._path}: holds measurements with {key} {_short(before.get(key))}, this "
-                    f"run has {_short(now.get(key))}; legal: the same; go on with that, or give "
-                    "--state another file"
-                )
+            refuse_other(self._path, key, before.get(key), now.get(key))
+
+
+def refuse_other(path: Path, what: str, before: object, now: object) -> None:
+    """Refuse to go on with a file of measurements of something else.
+
+    Raises
+    ------
+    InputError
+        If `what` was another one before.
+    """
+    if before != now:
+        raise InputError(
+            f"{path}: holds measurements with {what} {_short(before)}, this run has {_short(now)}; "
+            "legal: the same; go on with that, or give --state another file"
+        )
 
 
 def _short(value: object) -> str:
-    text = " ".join(value) if isinstance(value, list) else str(value)
-    return repr(text if len(text) <= 120 else f"{text[:117]}…")
+    text = str(value)
+    return repr(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")

@@ -33,6 +33,9 @@ OUTPUT_GROWTH: Final = 4
 QUEUED_LEAST: Final = 0.5
 """Waiting that amounts to this part of a request's life: the scheduler did not admit all."""
 
+COMPUTED_LEAST: Final = 0.9
+"""Of the tokens of prompts never seen before, which an engine that prefills computes itself."""
+
 # Ids that any vocabulary of a language model has, and that are no control tokens.
 _FIRST_TOKEN, _LAST_TOKEN = 300, 1000
 _COUNT_SLACK: Final = 0.02
@@ -98,6 +101,7 @@ class Meter:
             self._sent(self._fresh(1, isl, 1), isl, 1)[0].ttft_s for _ in range(self._samples)
         )
         counted = self._counted(before, len(samples))
+        _check_prefilled(counted)
         return self._measurement(Role.PREFILL, place, samples, counted)
 
     def decode(self, place: Place) -> Measurement | Cap:
@@ -109,6 +113,7 @@ class Meter:
             self._sent(bodies, prompt, outputs)
             before = self._engine.counters()
             first = self._sent(bodies, prompt, outputs)
+            _check_streamed(first)
             longest = outputs == self._output_tokens * OUTPUT_GROWTH
             if steady_ratio(first) >= STEADY_LEAST:
                 break
@@ -119,7 +124,8 @@ class Meter:
             outputs *= 2
         rounds = [first, *(self._sent(bodies, prompt, outputs) for _ in range(self._samples - 1))]
         counted = self._counted(before, len(rounds) * asked)
-        return self._measurement(Role.DECODE, place, _steady_samples_s(rounds), counted)
+        samples = tuple(s for timings in rounds if (s := sample_itl_s(timings)) is not None)
+        return self._measurement(Role.DECODE, place, samples, counted)
 
     def _fresh(self, count: int, prompt_tokens: int, output_tokens: int) -> Bodies:
         """Return requests with prompts that no cache knows."""
@@ -174,18 +180,32 @@ def _check_counts(timing: Timing, prompt_tokens: int, output_tokens: int) -> Non
             )
 
 
-def _steady_samples_s(rounds: Sequence[Sequence[Timing]]) -> tuple[float, ...]:
-    """Return the latency of each round while all of its requests decoded [s].
+def _check_prefilled(counted: Counters | None) -> None:
+    """Refuse a time to first token without the work for it.
 
     Raises
     ------
     MeasurementError
-        If no round tells.
+        If the engine did not compute the prompts.
     """
-    samples = tuple(s for timings in rounds if (s := sample_itl_s(timings)) is not None)
-    if not samples or min(samples) <= 0.0:
+    ratio = None if counted is None else counted.computed_ratio
+    if ratio is not None and ratio < COMPUTED_LEAST:
+        raise MeasurementError(
+            f"the engine computed {ratio:.0%} of the prompts' tokens; legal: {COMPUTED_LEAST:.0%} "
+            "or more for prefill; measure one without a KV connector that brings them"
+        )
+
+
+def _check_streamed(timings: Sequence[Timing]) -> None:
+    """Refuse answers that came in one piece.
+
+    Raises
+    ------
+    MeasurementError
+        If there are any.
+    """
+    if any(timing.events_s[-1] <= timing.events_s[0] for timing in timings):
         raise MeasurementError(
             "the engine sends an answer's tokens all at once; legal: a stream, token by token; "
             "take away the proxy or setting that gathers them"
         )
-    return samples

@@ -34,7 +34,12 @@ from planner.profiling.commands import refuse_impossible
 from planner.profiling.engine_command import ENVIRONMENT, PROBE, Launch, model_name
 from planner.profiling.grid import Reach, grid, most_points, next_point
 from planner.profiling.manifest import config_map, profile_manifest
-from planner.profiling.measurements import MeasurementFile, facts_line, point_line
+from planner.profiling.measurements import (
+    MeasurementFile,
+    facts_line,
+    point_line,
+    refuse_other,
+)
 from planner.profiling.measuring import Meter
 from planner.profiling.outcome import About, measured_profile
 from planner.profiling.progress import Watch, point_words, watch
@@ -96,12 +101,7 @@ def _launch(asked: Asked) -> Launch:
 
 def _subject(asked: Asked, launch: Launch | None, gpu: str | None) -> dict[str, Any]:
     """Return what points of one file have in common."""
-    engines: dict[str, Any] = {
-        f"{role} engine": asked.endpoints.get(role) or list(launch.command(role) if launch else ())
-        for role in Role
-    }
     return {
-        **engines,
         "model": asked.model,
         "engine version": None if launch is None else launch.version,
         "GPU": gpu,
@@ -110,19 +110,24 @@ def _subject(asked: Asked, launch: Launch | None, gpu: str | None) -> dict[str, 
     }
 
 
+def _engine_words(role: Role, asked: Asked, launch: Launch | None) -> str:
+    return asked.endpoints[role] if launch is None else shlex.join(launch.command(role))
+
+
 def _measure(
     role: Role, asked: Asked, launch: Launch | None, file: MeasurementFile, seen: Watch
 ) -> None:
     """Measure a role until it is known well enough; no engine is started for nothing."""
-    reach = _reach(asked, launch)
+    reach, engine = _reach(asked, launch), _engine_words(role, asked, launch)
     if (known := file.measured.facts.get(role)) is not None:
+        refuse_other(asked.state, f"{role} engine", known.engine, engine)
         places = grid(role, known, reach, file.measured.max_sequences)
         if next_point(role, places, file.measured, asked.goal, reach) is None:
             seen.say(f"{role}: measured already, {len(file.measured.of(role))} points")
             return
     with _engine(role, asked, launch, seen) as (client, facts):
         _refuse_other_engine(known, facts, asked.state)
-        file.append(facts_line(role, facts))
+        file.append(facts_line(role, replace(facts, engine=engine)))
         meter = Meter(client, asked.samples, reach.output_tokens)
         measure = meter.prefill if role is Role.PREFILL else meter.decode
         seen.begin(str(role))
@@ -192,32 +197,22 @@ def _blamed(process: EngineProcess) -> Iterator[None]:
 
 
 def _refuse_other_engine(known: EngineFacts | None, facts: EngineFacts, state: Path) -> None:
-    """Refuse to add points of one engine to those of another.
-
-    Raises
-    ------
-    InputError
-        If it says of itself what it did not say before.
-    """
+    """Refuse to add points of one engine to those of another, by what it says of itself."""
     if known is None:
         return
+    refuse_other(state, "model", known.model, facts.model)
+    refuse_other(state, "engine version", known.version, facts.version)
     before, now = known.kv_capacity_tokens or 0, facts.kv_capacity_tokens or 0
-    for what, old, new, differs in (
-        ("model", known.model, facts.model, known.model != facts.model),
-        ("engine version", known.version, facts.version, known.version != facts.version),
-        ("KV capacity", before, now, abs(before - now) > _SAME_CAPACITY * before),
-    ):
-        if differs:
-            raise InputError(
-                f"{state}: holds measurements with {what} {old}, the engine has {new}; legal: the "
-                "same; give --state another file"
-            )
+    if abs(before - now) > _SAME_CAPACITY * before:
+        refuse_other(state, "KV capacity", before, now)
 
 
 @contextlib.contextmanager
 def _kept_told(file: MeasurementFile, state: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (PlannerError, KeyboardInterrupt):
         if count := len(file.measured.points):
             _tell(f"{count} points are kept in {state}: the same command goes on from them")
@@ -240,16 +235,11 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
 
 def _about(asked: Asked, launch: Launch | None, file: MeasurementFile, gpu: str | None) -> About:
     facts = next(iter(file.measured.facts.values()))
-    engine = (
-        [f"{role}: {asked.endpoints[role]}" for role in asked.roles]
-        if launch is None
-        else [shlex.join(("vllm", *launch.arguments)) if launch.arguments else "vllm"]
-    )
     today = datetime.fromtimestamp(SystemClock(threading.Event()).now_s(), UTC).date()
     return About(
         tool=f"pd-planner {version('pd-planner')} profile run",
         date=today.isoformat(),
-        command="; ".join(engine),
+        command=_engines_told(asked, launch),
         model=model_name(facts.model, launch),
         gpu=gpu,
         gpus_per_replica=asked.gpus_per_replica or (1 if launch is None else launch.gpus),
@@ -257,6 +247,17 @@ def _about(asked: Asked, launch: Launch | None, file: MeasurementFile, gpu: str 
         max_sequences=_reach(asked, launch).max_sequences,
         kv_capacity_tokens=asked.reach.kv_capacity_tokens,
     )
+
+
+def _engines_told(asked: Asked, launch: Launch | None) -> str:
+    """Return what was measured: the engine's arguments, or where it ran."""
+    if launch is None:
+        return "; ".join(f"{role} at {asked.endpoints[role]}" for role in asked.roles)
+    engine = shlex.join(("vllm", *launch.arguments))
+    if Role.DECODE not in asked.roles:
+        return engine
+    how = "with DecodeBenchConnector" if launch.pure_decode else "on prompts in the prefix cache"
+    return f"{engine}; decode {how}"
 
 
 def _write(profile: Profile, output: Path | None) -> None:

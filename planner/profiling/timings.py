@@ -98,6 +98,8 @@ class EngineFacts:
         Of its KV cache; a sequence takes whole blocks. Bytes are those of one GPU.
     startup_s
         From the start of its process to the first token [s].
+    engine
+        Where it runs, or the command that started it.
     """
 
     model: str
@@ -107,6 +109,7 @@ class EngineFacts:
     block_tokens: int | None = None
     kv_bytes_per_token: float | None = None
     startup_s: float | None = None
+    engine: str = ""
 
 
 class Engine(Protocol):

@@ -4,8 +4,10 @@ Requests of a round are sent at once, each in a thread; what arrives is stamped 
 that reading one answer does not delay the stamps of another.
 """
 
+import contextlib
 import json
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import urllib3
 from urllib3.exceptions import (
     HTTPError,
     MaxRetryError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -37,7 +40,11 @@ _ASK_S: Final = 30.0
 _COUNTED_WITHIN_S: Final = 3.0
 _POLL_S: Final = 0.05
 _MOST_CONNECTIONS: Final = 2048
+_PIECE_BYTES: Final = 65_536
 _SERVED: Final = "/v1/models"
+_COMPLETIONS: Final = "/v1/completions"
+
+_Answer = tuple[float, list[tuple[float, bytes]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +85,14 @@ class EngineClient:
         self._pool = urllib3.PoolManager(
             maxsize=_MOST_CONNECTIONS,
             retries=False,
-            ca_certs=None if access.ca_file is None else str(access.ca_file),
+            ssl_context=None if access.ca_file is None else _trusting(access.ca_file),
         )
         self._model = ""
 
     def is_serving(self) -> bool:
-        """Return whether it answers for the models it serves."""
+        """Return whether it answers for the models it serves, or asks who is there."""
         try:
-            return self._get(_SERVED).status == 200
+            return self._get(_SERVED).status in {200, 401, 403}
         except HTTPError:
             return False
 
@@ -151,26 +158,30 @@ class EngineClient:
             threads.shutdown(wait=False, cancel_futures=True)
         return [self._timing(sent_s, chunks) for sent_s, chunks in answers]
 
-    def _stream(
-        self, body: bytes, now_s: Callable[[], float]
-    ) -> tuple[float, list[tuple[float, bytes]]]:
+    def _stream(self, body: bytes, now_s: Callable[[], float]) -> _Answer:
         """Return when a request was sent [s], and each piece of its answer with its time [s]."""
-        sent_s = now_s()
         try:
-            answer = self._pool.request(
-                "POST",
-                f"{self._url}/v1/completions",
-                body=body,
-                headers=self._headers,
-                preload_content=False,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=self._access.answer_within_s),
-            )
-            if answer.status != 200:
-                raise self._refused("/v1/completions", answer.status, answer.read())
-            found = [(now_s(), piece) for piece in answer.stream(65_536)]
-            answer.release_conn()
+            with contextlib.suppress(ProtocolError):
+                return self._sent(body, now_s)
+            # The server closed an idle connection just as it was to be used again.
+            return self._sent(body, now_s)
         except HTTPError as error:
             raise self._explained(error) from error
+
+    def _sent(self, body: bytes, now_s: Callable[[], float]) -> _Answer:
+        sent_s = now_s()
+        answer = self._pool.request(
+            "POST",
+            f"{self._url}{_COMPLETIONS}",
+            body=body,
+            headers=self._headers,
+            preload_content=False,
+            timeout=urllib3.Timeout(connect=_CONNECT_S, read=self._access.answer_within_s),
+        )
+        if answer.status != 200:
+            raise self._refused(_COMPLETIONS, answer.status, answer.read())
+        found = [(now_s(), piece) for piece in answer.stream(_PIECE_BYTES)]
+        answer.release_conn()
         return sent_s, found
 
     def _timing(self, sent_s: float, pieces: Sequence[tuple[float, bytes]]) -> Timing:
@@ -187,7 +198,7 @@ class EngineClient:
                 usage["prompt_tokens"], usage["completion_tokens"], sent_s, tuple(events_s)
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._not_compatible("/v1/completions, as a stream with usage") from error
+            raise self._not_compatible(f"{_COMPLETIONS}, as a stream with usage") from error
         if not events_s:
             raise EngineError(f"{self._where}: answered without a token; see its log")
         return timing
@@ -256,6 +267,14 @@ class EngineClient:
         return EngineError(
             f"{self._where}: {plain_words(root)}; see that it runs and that the address is right"
         )
+
+
+def _trusting(path: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # an SSLError too: no certificate in it
+        reason = "no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        raise InputError(f"--ca: {path}: {reason}: give a file of certificates (PEM)") from error
 
 
 def _token(path: Path) -> str:
