@@ -51,7 +51,7 @@ class Scores:
 class _Scored:
     realised: float
     mean: float
-    upper: float
+    uppers: tuple[float, ...]
     naive: float
 
 
@@ -66,7 +66,7 @@ def backtest(
     weights: Sequence[float] | None = None,
     warm_up: int = 10,
 ) -> Scores:
-    """Return the scores of a predictor with its margin over one series.
+    """Return the scores of a predictor with its plain margin over one series.
 
     Parameters
     ----------
@@ -101,8 +101,36 @@ def backtest(
     >>> scores = backtest([2.0, 4.0, 2.0, 4.0], LastValue(), 1, 1, 0.9, warm_up=0)
     >>> scores.mase, scores.wape, scores.n
     (1.0, 0.6, 3)
+    """  # noqa: DOC502 (raised by backtest_forecaster)
+    (scores,) = backtest_forecaster(
+        series,
+        Forecaster(predictor),
+        (first_step, last_step),
+        (quantile,),
+        timer,
+        weights=weights,
+        warm_up=warm_up,
+    )
+    return scores
+
+
+def backtest_forecaster(
+    series: Sequence[float | None],
+    forecaster: Forecaster[Any],
+    steps: tuple[int, int],
+    quantiles: Sequence[float],
+    timer: Timer | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    warm_up: int = 10,
+) -> tuple[Scores, ...]:
+    """Return one score a quantile, all from one replay, of any forecaster; see `backtest`.
+
+    Raises
+    ------
+    PredictorError
+        If no interval can be scored, or the predictor refuses the input.
     """
-    forecaster = Forecaster(predictor)
     state = forecaster.start()
     scored: list[_Scored] = []
     times_s: list[float] = []
@@ -111,17 +139,19 @@ def backtest(
         weight = 1.0 if weights is None or value is None else weights[tick]
         begun_s = clock()
         state = forecaster.update(state, value, weight)
-        band = forecaster.forecast(state, first_step, last_step, quantile)
+        bands = forecaster.bands(state, *steps, quantiles)
         times_s.append(clock() - begun_s)
-        seen = _window(series, tick + first_step, tick + last_step)
+        seen = _window(series, tick + steps[0], tick + steps[1])
         if tick >= warm_up and seen:
-            scored.append(_Scored(max(seen), band.mean, band.upper, state.last))
+            uppers = tuple(band.upper for band in bands)
+            scored.append(_Scored(max(seen), bands[0].mean, uppers, state.last))
     if not scored:
         raise PredictorError(
             f"backtest: nothing to score in {len(series)} intervals; "
-            f"legal is more than warm_up + last_step = {warm_up + last_step}"
+            f"legal is more than warm_up + last_step = {warm_up + steps[1]}"
         )
-    return _scores(scored, quantile, times_s if timer else [])
+    measured_s = times_s if timer else []
+    return tuple(_scores(scored, place, q, measured_s) for place, q in enumerate(quantiles))
 
 
 def _window(series: Sequence[float | None], first: int, last: int) -> list[float]:
@@ -131,10 +161,12 @@ def _window(series: Sequence[float | None], first: int, last: int) -> list[float
     return [value for value in series[first : last + 1] if value is not None]
 
 
-def _scores(scored: Sequence[_Scored], quantile: float, times_s: Sequence[float]) -> Scores:
-    """Sum up; both sides of every ratio run over the same intervals."""
+def _scores(
+    scored: Sequence[_Scored], place: int, quantile: float, times_s: Sequence[float]
+) -> Scores:
+    """Sum up one quantile; both sides of every ratio run over the same intervals."""
     realised = np.array([s.realised for s in scored])
-    missed = realised - np.array([s.upper for s in scored])
+    missed = realised - np.array([s.uppers[place] for s in scored])
     error = float(np.abs(realised - np.array([s.mean for s in scored])).sum())
     naive_error = float(np.abs(realised - np.array([s.naive for s in scored])).sum())
     pinball = np.maximum(quantile * missed, (quantile - 1) * missed)

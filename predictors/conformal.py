@@ -4,14 +4,17 @@ Pure: a state goes in and comes out. A predictor that fails or is absurd is repl
 interval, by the last value with the same margin, and the band says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
 
+from predictors.adaptive import adapted
 from predictors.base import FloatArray, Predictor, StateT, require_observation
 from predictors.errors import PredictorError
 from predictors.residuals import (
+    PRIOR_POINTS,
     conformal_quantile,
     mean_load,
     scaled_residuals,
@@ -98,6 +101,9 @@ class Forecaster(Generic[StateT]):
         Longest horizon [intervals]; later steps are taken as this one.
     window : int
         Past intervals whose errors count.
+    adaptive : bool
+        Whether quantiles follow what they covered of late (`predictors.adaptive`), besides resting
+        on past errors.
 
     Raises
     ------
@@ -124,7 +130,12 @@ class Forecaster(Generic[StateT]):
     """
 
     def __init__(
-        self, predictor: Predictor[StateT], max_steps: int = 16, window: int = 240
+        self,
+        predictor: Predictor[StateT],
+        max_steps: int = 16,
+        window: int = 240,
+        *,
+        adaptive: bool = False,
     ) -> None:
         if not 1 <= max_steps < window:
             raise PredictorError(
@@ -134,6 +145,7 @@ class Forecaster(Generic[StateT]):
         self.predictor = predictor
         self.max_steps = max_steps
         self.window = window
+        self.adaptive = adaptive
 
     def start(self) -> ForecasterState[StateT]:
         """Return the state that has seen nothing: its band is zero."""
@@ -214,15 +226,33 @@ class Forecaster(Generic[StateT]):
         ------
         PredictorError
             If the window or the quantile is out of range.
+        """  # noqa: DOC502 (raised by bands)
+        return self.bands(state, first_step, last_step, (quantile,))[0]
+
+    def bands(
+        self,
+        state: ForecasterState[StateT],
+        first_step: int,
+        last_step: int,
+        quantiles: Sequence[float],
+    ) -> list[Band]:
+        """Return `forecast` at several quantiles, for little more than the price of one.
+
+        Raises
+        ------
+        PredictorError
+            If the window or a quantile is out of range.
         """
-        if not 0 < quantile < 1:
-            raise PredictorError(f"forecast: quantile is {quantile}; legal is 0 < quantile < 1")
+        for quantile in quantiles:
+            if not 0 < quantile < 1:
+                raise PredictorError(f"forecast: quantile is {quantile}; legal is 0 < quantile < 1")
         first, last = self._window_ahead(first_step, last_step)
         mean = float(state.ahead[first - 1 : last].max())
         scale = max(mean, mean_load(state.realised))
-        measured = scaled_residuals(state.issued, state.realised, first, last)
-        margin = conformal_quantile(with_prior(measured), quantile) * scale
-        return Band(mean, max(mean + margin, 0.0), scale, measured.size, state.fallback)
+        points = self.residuals(state, first, last)
+        samples = points.size - PRIOR_POINTS
+        uppers = [mean + conformal_quantile(points, quantile) * scale for quantile in quantiles]
+        return [Band(mean, max(upper, 0.0), scale, samples, state.fallback) for upper in uppers]
 
     def residuals(
         self, state: ForecasterState[StateT], first_step: int, last_step: int
@@ -243,7 +273,8 @@ class Forecaster(Generic[StateT]):
             `Band.scale` and add to `Band.mean` for the predictive distribution.
         """
         first, last = self._window_ahead(first_step, last_step)
-        return with_prior(scaled_residuals(state.issued, state.realised, first, last))
+        measured = scaled_residuals(state.issued, state.realised, first, last)
+        return adapted(measured, first, last) if self.adaptive else with_prior(measured)
 
     def _window_ahead(self, first_step: int, last_step: int) -> tuple[int, int]:
         """Clamp a window of steps to the longest horizon.

@@ -4,6 +4,7 @@ The prior keeps a few measured errors from ruling a margin.
 """
 
 import math
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -13,11 +14,20 @@ from predictors.base import FloatArray
 # A prior that stays: this many normal points beside the measured errors, so that the largest of a
 # few errors does not rule a high quantile. Its relative spread before there is data: 0.2, the
 # middle of the one-minute errors of public traces.
-_PRIOR_POINTS = 24
+PRIOR_POINTS = 24
 _PRIOR_SPREAD = 0.2
-_NORMAL = np.array([
-    NormalDist().inv_cdf((point + 0.5) / _PRIOR_POINTS) for point in range(_PRIOR_POINTS)
-])
+
+
+@cache
+def _normal(width: int) -> tuple[FloatArray, float]:
+    """Return the prior points of the maximum of `width` standard normals, and their median.
+
+    The maximum is below x with probability Φ(x)^width if its members are independent.
+    """
+    normal = NormalDist()
+    levels = [(point + 0.5) / PRIOR_POINTS for point in range(PRIOR_POINTS)]
+    points = np.array([normal.inv_cdf(level ** (1 / width)) for level in levels])
+    return points, normal.inv_cdf(0.5 ** (1 / width))
 
 
 def mean_load(realised: FloatArray) -> float:
@@ -73,22 +83,42 @@ def scaled_residuals(issued: FloatArray, realised: FloatArray, first: int, last:
 
 
 def with_prior(measured: FloatArray) -> FloatArray:
-    """Add the normal points, centre and spread shrunk towards the measured errors; sorted.
+    """Add the points of the prior; sorted."""
+    return np.sort(np.concatenate((measured, prior_points(measured))))
+
+
+def prior_points(measured: FloatArray, width: int = 1) -> FloatArray:
+    """Return the normal points, centre and spread shrunk towards the measured errors, shape (24,).
 
     Centre is the median and spread √(π/2) times the mean absolute deviation, the standard deviation
     if errors are normal: one burst in the window must not widen the whole prior. Spreads are shrunk
     as logarithms, since loads err by 0.5 % or by 50 %; n equal errors prove no less than the prior
     spread / (n + 1).
+
+    Parameters
+    ----------
+    measured : FloatArray
+        Scaled errors.
+    width : int
+        Intervals whose maximum they are of: before there is data, the maximum of so many is
+        expected above the mean by what independent errors make it.
+
+    Returns
+    -------
+    FloatArray
+        Ascending points.
     """
     samples = measured.size
-    trust = samples / (samples + _PRIOR_POINTS)
+    trust = samples / (samples + PRIOR_POINTS)
     centre = deviation = 0.0
     if samples:
         centre = np.sort(measured)[samples // 2]
         deviation = math.sqrt(math.pi / 2) * np.abs(measured - centre).mean()
     deviation = max(deviation, _PRIOR_SPREAD / (samples + 1))
     spread = deviation**trust * _PRIOR_SPREAD ** (1 - trust)
-    return np.sort(np.concatenate((measured, trust * centre + spread * _NORMAL)))
+    normal, median = _normal(width)
+    points: FloatArray = trust * centre + spread * (normal - trust * median)
+    return points
 
 
 def conformal_quantile(ascending: FloatArray, quantile: float) -> float:

@@ -15,33 +15,46 @@ SERIES = st.lists(LOADS, max_size=60)
 QUANTILES = st.floats(0.001, 0.999)
 STEPS = st.tuples(st.integers(1, 20), st.integers(0, 20)).map(lambda s: (s[0], s[0] + s[1]))
 
-FORECASTER: Forecaster[BankState] = Forecaster(build("Kalman"))
+MARGINS = pytest.mark.parametrize("adaptive", [False, True], ids=["plain", "adaptive"])
+FORECASTERS: dict[bool, Forecaster[BankState]] = {
+    adaptive: Forecaster(build("Kalman"), adaptive=adaptive) for adaptive in (False, True)
+}
 
 
-def bands(series: list[float | None], steps: tuple[int, int], quantiles: list[float]) -> list[Band]:
-    state = FORECASTER.start()
+def bands(
+    series: list[float | None],
+    steps: tuple[int, int],
+    quantiles: list[float],
+    *,
+    adaptive: bool = False,
+) -> list[Band]:
+    forecaster = FORECASTERS[adaptive]
+    state = forecaster.start()
     for value in series:
-        state = FORECASTER.update(state, value)
-    return [FORECASTER.forecast(state, *steps, quantile) for quantile in quantiles]
+        state = forecaster.update(state, value)
+    return forecaster.bands(state, *steps, quantiles)
 
 
+@MARGINS
 @given(SERIES, STEPS, QUANTILES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_band_is_finite_and_not_negative(
-    series: list[float | None], steps: tuple[int, int], quantile: float
+    adaptive: bool, series: list[float | None], steps: tuple[int, int], quantile: float
 ) -> None:
-    (band,) = bands(series, steps, [quantile])
+    (band,) = bands(series, steps, [quantile], adaptive=adaptive)
     assert np.isfinite([band.mean, band.upper, band.scale]).all()
     assert min(band.mean, band.upper, band.scale) >= 0
     assert not band.fallback
 
 
+@MARGINS
 @given(SERIES, STEPS, st.lists(QUANTILES, min_size=2, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_higher_quantile_is_never_lower(
-    series: list[float | None], steps: tuple[int, int], quantiles: list[float]
+    adaptive: bool, series: list[float | None], steps: tuple[int, int], quantiles: list[float]
 ) -> None:
-    uppers = [band.upper for band in bands(series, steps, sorted(quantiles))]
+    found = bands(series, steps, sorted(quantiles), adaptive=adaptive)
+    uppers = [band.upper for band in found]
     assert all(low <= high * (1 + 1e-12) for low, high in pairwise(uppers))
 
 
@@ -57,22 +70,24 @@ def test_the_unit_does_not_matter(series: list[float | None], factor: float) -> 
     assert scaled.upper / factor == pytest.approx(plain.upper, rel=1e-6)
 
 
+@MARGINS
 @given(
     st.integers(0, 10_000),
     st.sampled_from(["normal", "exponential", "laplace"]),
     st.sampled_from([0.1, 0.3]),
     st.sampled_from([(1, 1), (2, 4)]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_coverage_on_a_steady_load_is_nominal(
-    seed: int, shape: str, spread: float, steps: tuple[int, int]
+    adaptive: bool, seed: int, shape: str, spread: float, steps: tuple[int, int]
 ) -> None:
     noise = getattr(np.random.default_rng(seed), shape)(size=700)
     load = np.maximum(100 * (1 + spread * noise), 0).tolist()
-    state, covered = FORECASTER.start(), []
+    forecaster = FORECASTERS[adaptive]
+    state, covered = forecaster.start(), []
     for tick, value in enumerate(load[: -steps[1]]):
-        state = FORECASTER.update(state, value)
-        upper = FORECASTER.forecast(state, *steps, 0.8).upper
+        state = forecaster.update(state, value)
+        upper = forecaster.forecast(state, *steps, 0.8).upper
         if tick >= 50:
             covered.append(max(load[tick + steps[0] : tick + steps[1] + 1]) <= upper)
     # Three standard errors of 650 draws are 4.7 points; overlapping windows know less each.

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from predictors import PredictorError, build
-from predictors.backtest import backtest
+from predictors import Forecaster, PredictorError, build
+from predictors.backtest import backtest, backtest_forecaster
 from predictors.base import FloatArray
 from predictors.last_value import LastValue, LastValueState
 
@@ -95,3 +95,19 @@ def test_weights_reach_the_predictor() -> None:
 def test_nothing_to_score_is_refused(series: list[float | None]) -> None:
     with pytest.raises(PredictorError, match="nothing to score"):
         backtest(series, LastValue(), 1, 1, 0.9)
+
+
+def test_several_quantiles_of_one_replay_score_as_each_alone() -> None:
+    series = [float(10 + 7 * tick % 11) for tick in range(60)]
+    together = backtest_forecaster(series, Forecaster(LastValue()), (2, 4), (0.75, 0.9))
+    assert together == tuple(backtest(series, LastValue(), 2, 4, q) for q in (0.75, 0.9))
+
+
+def test_any_forecaster_is_scored() -> None:
+    series = [float(10 + 7 * tick % 11) for tick in range(60)]
+    plain, adaptive = (
+        backtest_forecaster(series, Forecaster(LastValue(), adaptive=chosen), (2, 4), (0.9,))[0]
+        for chosen in (False, True)
+    )
+    assert plain.mase == adaptive.mase
+    assert plain.pinball != adaptive.pinball

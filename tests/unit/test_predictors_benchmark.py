@@ -40,16 +40,52 @@ def test_a_series_is_taken_as_it_is(tmp_path: Path) -> None:
     assert isl.weights == [1200.0, 2400.0]
 
 
+def test_a_series_of_ten_minutes_is_resampled_and_stays_between_its_points(tmp_path: Path) -> None:
+    path = tmp_path / "days.csv"
+    path.write_text("t_s,rps,mean_isl,mean_osl\n0,2,100,10\n600,4,200,20\n1200,4,200,30\n")
+    rps, _, _, isl, _ = read(path, resample=True)
+    assert len(rps.values) == 21
+    assert [rps.values[0], rps.values[10], rps.values[20]] == pytest.approx([2, 4, 4])
+    rising = [value for value in rps.values if value is not None]
+    assert rising == sorted(rising)
+    assert isl.weights == pytest.approx([60 * value for value in rising])
+
+
+@pytest.mark.parametrize(
+    ("text", "from_s", "expected"),
+    [
+        ("t_s,rps,mean_isl,mean_osl\n0,2,1,1\n600,4,1,1\n1200,5,1,1\n", 600, [4.0, 5.0]),
+        (REQUESTS, 100.0, [1 / 60]),
+    ],
+    ids=["series", "requests"],
+)
+def test_the_days_before_are_left_out(
+    tmp_path: Path, text: str, from_s: float, expected: list[float]
+) -> None:
+    path = tmp_path / "days.csv"
+    path.write_text(text)
+    assert read(path, from_s=from_s)[0].values == pytest.approx(expected)
+
+
+def test_an_unknown_margin_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.csv"), "--margin", "wide"]) == 2
+    assert capsys.readouterr().err == "--margin: wide is unknown; legal are plain, adaptive\n"
+
+
 def test_the_table_names_predictor_and_series(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "days.csv"
     rows = "".join(f"{600 * t},{10 + t % 3},100,10\n" for t in range(30))
     path.write_text("t_s,rps,mean_isl,mean_osl\n" + rows)
-    assert main([str(path), "--only", "LastValue", "--steps", "1"]) == 0
+    chosen = ["--only", "LastValue", "--steps", "1", "--margin", "plain,adaptive"]
+    assert main([str(path), *chosen]) == 0
     table = capsys.readouterr().out
-    assert table.count("LastValue days") == 6
-    assert "1.000 (1.000)" in table.splitlines()[-1]
+    # Five series with each margin, and the summary of coverage.
+    assert table.count("LastValue plain    days") == 6
+    assert table.count("LastValue adaptive days") == 6
+    assert "1.000 (1.000)" in table
+    assert table.splitlines()[-1].endswith("of 15")
 
 
 def test_what_it_cannot_read_is_one_line(

@@ -104,8 +104,9 @@ def test_an_interval_without_observation_leaves_both_maxima() -> None:
     assert len(points) == 2 + PRIOR
 
 
-def test_the_upper_bound_is_the_quantile_of_the_scaled_residuals() -> None:
-    forecaster = Forecaster(LastValue())
+@pytest.mark.parametrize("adaptive", [False, True], ids=["plain", "adaptive"])
+def test_the_upper_bound_is_the_quantile_of_the_scaled_residuals(adaptive: bool) -> None:
+    forecaster = Forecaster(LastValue(), adaptive=adaptive)
     series = np.random.default_rng(1).uniform(50, 150, 300).tolist()
     state = replay(forecaster, series)
     band = forecaster.forecast(state, 2, 4, 0.8)
@@ -114,6 +115,14 @@ def test_the_upper_bound_is_the_quantile_of_the_scaled_residuals() -> None:
     expected = band.mean + band.scale * np.quantile(residuals, 0.8, method="weibull")
     assert band.upper == pytest.approx(expected)
     assert band.coverage_samples == 240 - 4
+
+
+@pytest.mark.parametrize("adaptive", [False, True], ids=["plain", "adaptive"])
+def test_bands_are_forecasts_at_each_quantile(adaptive: bool) -> None:
+    forecaster = Forecaster(LastValue(), adaptive=adaptive)
+    state = replay(forecaster, np.random.default_rng(1).uniform(50, 150, 60).tolist())
+    several = forecaster.bands(state, 2, 4, (0.9, 0.5))
+    assert several == [forecaster.forecast(state, 2, 4, quantile) for quantile in (0.9, 0.5)]
 
 
 def test_the_mean_is_the_largest_of_the_window() -> None:
@@ -227,10 +236,13 @@ def test_an_illegal_size_is_refused(max_steps: int, window: int) -> None:
         Forecaster(LastValue(), max_steps, window)
 
 
+@pytest.mark.parametrize("adaptive", [False, True], ids=["plain", "adaptive"])
 @pytest.mark.parametrize("quantile", [0.75, 0.9])
 @pytest.mark.parametrize("steps", [(1, 1), (2, 4)], ids=["next", "window"])
-def test_coverage_on_random_walks_is_nominal(quantile: float, steps: tuple[int, int]) -> None:
-    forecaster = Forecaster(LastValue())
+def test_coverage_on_random_walks_is_nominal(
+    quantile: float, steps: tuple[int, int], adaptive: bool
+) -> None:
+    forecaster = Forecaster(LastValue(), adaptive=adaptive)
     covered: list[bool] = []
     for seed in range(4):
         jumps = np.random.default_rng(seed).standard_t(4, 700)
