@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from planner.comparison.ablation import ABLATIONS, WHOLE, Ablation, without_margin, without_tails
+from planner.comparison.regret import NO_LAG, SPARED, TRUE_LOAD, TRUE_PROFILE
 from planner.errors import InputError
 from planner.model import Service
 from planner.simulation.policies.base import Capacity, Hindsight, Knob, Policy, headroom
@@ -112,13 +113,17 @@ OWN: Final[Mapping[str, Own]] = {
     },
     "without-margin": Own(headroom(1.0), without_margin),
     "without-tails": Own(headroom(1.0), without_tails),
+    TRUE_LOAD: Own(headroom(1.0)),
+    TRUE_PROFILE: Own(),
+    NO_LAG: Own(),
 }
 
 ENTRIES: Final[Mapping[str, Entry]] = {**OWN, **PEERS}
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "peers": tuple(PEERS),
-    "ablation": tuple(name for name in OWN if name != POLICY),
+    "ablation": tuple(name for name in OWN if name not in {POLICY, *SPARED}),
+    "regret": (POLICY, *SPARED),
     "all": tuple(ENTRIES),
 }
 

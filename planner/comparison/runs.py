@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.adapters.clock import stopwatch_s
 from planner.comparison.entries import ENTRIES, Own, Peer
+from planner.comparison.regret import SPARED, Spared
 from planner.comparison.run_figures import figures, tick_ms
 from planner.errors import InputError
 from planner.model import Pool, Role, Service
@@ -145,7 +146,8 @@ def run(task: Task, scenario: Scenario) -> Run:
     if isinstance(entry, Peer):
         results, ticks_s = play_peer(entry, task.value, scenario)
     else:
-        results, ticks_s = play_own(entry, task.value, scenario)
+        spared = SPARED.get(task.entry, _spared_nothing)(scenario, task.value)
+        results, ticks_s = play_own(entry, task.value, spared)
     sla = scenario.loaded.service.sla
     row = {
         "policy": task.entry,
@@ -167,13 +169,18 @@ def run(task: Task, scenario: Scenario) -> Run:
     return Run(task.recipe.name, task.recipe.seed, task.entry, task.value, row, counts, served)
 
 
-def play_own(entry: Own, value: float, scenario: Scenario) -> tuple[PlantResults, list[float]]:
-    """Replay the planner's own loop on the scenario's plant."""
+def _spared_nothing(scenario: Scenario, _: float) -> Spared:
+    return Spared(scenario)
+
+
+def play_own(entry: Own, value: float, spared: Spared) -> tuple[PlantResults, list[float]]:
+    """Replay the planner's own loop on a scenario's plant."""
+    scenario = spared.scenario
     service, ablation = entry.turned(scenario.loaded.service, value)
     loaded = replace(scenario.loaded, service=service)
     replay = Replay(loaded, scenario.trace, scenario.start)
     replay.plant = Plant(scenario.plant, scenario.trace)
-    with ablation.applied():
+    with ablation.applied(), spared.ablation.applied():
         ticks_s = [frame.tick_s for frame in replay.frames()]
     return replay.finish(), ticks_s
 

@@ -21,6 +21,7 @@ from planner.view.comparison_table import (
     oracle_lines,
     price_cells,
     price_titles,
+    regret_lines,
     shipped_cells,
 )
 from planner.view.notation import milliseconds, share
@@ -145,7 +146,7 @@ def _promise(sla: Sla | None) -> str:
 def _section(index: int, trace: str, lines: Sequence[Line], oracles: Sequence[str]) -> str:
     asked = attainments(lines)
     priced = [line for line in lines if line.prices]
-    told = "".join(f"<p>{escape(line)}</p>" for line in oracles)
+    told = "".join(f"<p>{escape(line)}</p>" for line in (*oracles, *regret_lines(lines)))
     return (
         f"<section><h2>{escape(trace)}</h2>"
         f'<div class="plot" id="frontier-{index}" role="img" '

@@ -12,12 +12,20 @@ from rich.text import Text
 from planner.model import Role
 from planner.view.comparison_groups import Line, Row, lines_of
 from planner.view.notation import UNKNOWN, share
+from planner.view.summary import POLICY
 
 ORACLES: Final = {
     "zero-lag": "O1, all known and no start-up",
     "same-lag": "O2, all known with the same start-up",
     "best-static": "O3, the best fixed fleet",
 }
+TROUBLES: Final = {
+    "with-true-load": "the forecast",
+    "with-true-profile": "the model",
+    "without-lag": "the lag",
+}
+"""What each entry is spared that shows what a trouble costs."""
+
 SHIPPED: Final = ("Policy", "Attained", "Worst 5 min", "GPU-h", "× O2", "Turns/h", "Tick p99")
 
 CONTROL: Final = ("Policy", "Actions/h", "Turns/h", "Wasted starts/h", "Lapses/h",
@@ -39,6 +47,7 @@ def comparison_tables(document: Mapping[str, Any]) -> Group:
                 [price_cells(line, asked) for line in lines if line.prices],
             ),
             *(Text(told) for told in oracle_lines(document["oracles"], trace)),
+            *(Text(told) for told in regret_lines(lines)),
         ]
     return Group(*parts)
 
@@ -120,6 +129,31 @@ def oracle_lines(oracles: Iterable[Row], trace: str) -> list[str]:
         f"{share(min(r['worst_5min'] for r in rows))}"
         for (oracle, asked), rows in found.items()
     ]
+
+
+def regret_lines(lines: Sequence[Line]) -> list[str]:
+    """Return what each trouble costs the planner, a line for each attainment that it reaches.
+
+    The difference to the planner that is spared that trouble alone: they need not add up.
+    """
+    hours = {
+        (line.policy, asked): row["gpu_hours"]
+        for line in lines
+        for asked, row in line.prices.items()
+        if not row["is_bound"]
+    }
+    told = []
+    for asked in attainments(lines):
+        own = hours.get((POLICY, asked))
+        costs = [
+            f"{trouble} {own - spared:+.1f}"
+            for name, trouble in TROUBLES.items()
+            if own is not None and (spared := hours.get((name, asked))) is not None
+        ]
+        if own is not None and costs:
+            told.append(f"At {share(asked)} {POLICY} pays of its {own:.1f} GPU-h for: "
+                        f"{', '.join(costs)}")  # fmt: skip
+    return told
 
 
 def price(row: Row | None) -> str:

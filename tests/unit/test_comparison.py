@@ -10,6 +10,7 @@ from planner.comparison.entries import (
     ENTRIES,
 )
 from planner.comparison.recipes import CaseRecipe, case_service, require_length
+from planner.comparison.regret import SPARED
 from planner.comparison.runs import ORACLES, Foresight, Run, Task, bounds_of, capacity_of, play
 from planner.comparison.summary import summed_up
 from planner.comparison.workers import play_all
@@ -20,13 +21,15 @@ from planner.simulation.oracles import OracleName, OracleRun
 from planner.simulation.plant import Plant
 from planner.simulation.results import summarise
 from planner.simulation.statistics import Sweep, Tally
-from planner.view.comparison_groups import lines_of
+from planner.view.comparison_groups import Line, lines_of
 from planner.view.comparison_rows import never_reached
 from planner.view.comparison_table import (
+    TROUBLES,
     comparison_tables,
     control_cells,
     following_cells,
     oracle_lines,
+    regret_lines,
 )
 from planner.view.summary import POLICY, results_json
 
@@ -273,6 +276,26 @@ def test_lines_are_means_over_seeds():
     assert own.lowest("attainment", "worst_5min") == 0.98
     assert own.an_hour("reversals") == 1.0
     assert own.mean("ratio_to_oracle") is None
+
+
+def priced(policy, gpu_hours, is_bound=False):
+    row = {"trace": "t", "policy": policy, "attainment": 0.99, "gpu_hours": gpu_hours,
+           "is_bound": is_bound}  # fmt: skip
+    return Line("t", policy, [], {0.99: row})
+
+
+def test_regret_is_the_difference_to_who_is_spared():
+    lines = [
+        priced(POLICY, 80.0),
+        priced("with-true-load", 70.5),
+        priced("with-true-profile", 81.0),
+        priced("without-lag", 75.0, is_bound=True),
+    ]
+    (told,) = regret_lines(lines)
+    assert told == "At 99% pd-planner pays of its 80.0 GPU-h for: the forecast +9.5, the model -1.0"
+    assert regret_lines(lines[:1]) == regret_lines(lines[1:]) == []
+    assert regret_lines([priced(POLICY, None), priced("with-true-load", 70.0)]) == []
+    assert set(TROUBLES) == set(SPARED)
 
 
 def test_tables_hold_every_policy_and_oracle(capsys):
