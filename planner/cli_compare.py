@@ -22,7 +22,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME,…",
-            help="Who takes part; also peers, ablation, regret, all. Default: the planner and its peers.",
+            help="Who takes part; also peers, ablation, regret, all. Default: planner and peers.",
         ),
     ] = None,
     scale: flags.Scale = 1,
