@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,3 +276,11 @@ def test_what_is_faster_than_the_named_gpu_is_refused_and_kept(capsys):
     assert "l4 can't be faster" in capsys.readouterr().err
     assert not Path("p.json").exists()
     assert points() == 12
+
+
+def test_hadolint_finds_nothing_in_the_image_of_the_job(require):
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+    hadolint = hadolint or require("hadolint", "make install")
+    recipe = Path(__file__).parents[2] / "manifests" / "profiling" / "Dockerfile"
+    done = subprocess.run([hadolint, recipe], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
