@@ -143,8 +143,7 @@ def backtest(
     if prometheus_window_s is not None:
         if service is None:
             raise InputError("--from-prometheus: whose history: give -f FILE of one service")
-        quiet = "warning" if settings.log.level == "info" else settings.log.level
-        configure_logging(quiet, settings.log.format)
+        log_warnings(settings)
         series, interval_s = _own_series(service.service, settings, prometheus_window_s)
     else:
         from planner.simulation.trace_files import open_trace
@@ -157,6 +156,12 @@ def backtest(
     else:
         print_table(backtest_table(rows))
     return 0
+
+
+def log_warnings(settings: Settings) -> None:
+    """Log warnings alone, unless the settings ask for more than usual."""
+    level = "warning" if settings.log.level == "info" else settings.log.level
+    configure_logging(level, settings.log.format)
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from pathlib import Path
 
-from planner.app import own_past
+from planner.app import log_warnings, own_past
 from planner.controller import load_from_cluster
 from planner.errors import InputError
 from planner.model import Role
@@ -22,6 +22,7 @@ def refine_profile(
     file: Path, pool_name: str, settings: Settings, window_s: float, output: Path | None
 ) -> int:
     """Show how far a pool is off its profile, and write the corrected one where asked to."""
+    log_warnings(settings)
     loaded, pool = _pool(file, pool_name, settings)
     past = own_past(loaded.service, settings, window_s)
     found = evidence(loaded.service.pool(pool), past.seen)

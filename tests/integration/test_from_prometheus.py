@@ -433,7 +433,8 @@ def test_prefill_is_corrected_by_prompt_length(recorded: Recorded, capsys: Out):
         truth.service_s(isl) * prefill_factor(isl), rel=0.06
     )
     assert new.decode == old.decode
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "gaps of 4" in err
     assert "intervals used; left out: 1 pods came or went" in out
     assert "pd-planner profile diff OLD new.json -f f.yaml" in out
     made = new.provenance
