@@ -174,7 +174,10 @@ def _guidellm_runs(document: Json, name: str) -> Iterable[Run]:
         if not isinstance(metrics, dict):
             raise ProfileError(Fault("metrics", "nothing", "an object", _MEND).line(where))
         osl = _number(metrics, "output_token_count.successful.mean", where)
-        itl = "inter_token_latency_ms.successful.mean"
+        itl, model = (
+            "inter_token_latency_ms.successful.mean",
+            _at(benchmark, "config.backend.model"),
+        )
         yield Run(
             source=where,
             isl_tokens=_number(metrics, "prompt_token_count.successful.mean", where),
@@ -183,7 +186,7 @@ def _guidellm_runs(document: Json, name: str) -> Iterable[Run]:
             itl_s=_number(metrics, itl, where) * 1e-3 if osl > 1.0 else 0.0,
             rate_rps=_number(metrics, "requests_per_second.successful.mean", where),
             asked=_asked(metrics, "request_concurrency.successful.mean", where),
-            model=None,
+            model=model if isinstance(model, str) else None,
         )
 
 
@@ -196,13 +199,6 @@ def _aiperf_runs(document: Json, name: str) -> Iterable[Run]:
         One.
     """
     osl = _number(document, "output_sequence_length.avg", name)
-    asked = [
-        _asked(document, f"input_config.{path}.concurrency", name)
-        for path in ("loadgen", "perf_analyzer.stimulus")
-    ]
-    named = _at(document, "input_config.endpoint.model_names") or _at(
-        document, "input_config.model_names"
-    )
     yield Run(
         source=name,
         isl_tokens=_number(document, "input_sequence_length.avg", name),
@@ -210,9 +206,34 @@ def _aiperf_runs(document: Json, name: str) -> Iterable[Run]:
         ttft_s=_seconds(document, "time_to_first_token", "p50", name),
         itl_s=_seconds(document, "inter_token_latency", "avg", name) if osl > 1.0 else 0.0,
         rate_rps=_number(document, "request_throughput.avg", name),
-        asked=next((value for value in asked if value is not None), None),
-        model=str(named[0]) if isinstance(named, list) and named else None,
+        asked=_aiperf_concurrency(document, name),
+        model=_aiperf_model(document),
     )
+
+
+def _aiperf_concurrency(document: Json, name: str) -> float | None:
+    """Return the concurrency asked for, by AIPerf, its releases before 0.13, or GenAI-Perf."""
+    phases = _at(document, "input_config.phases")
+    measured = [phase for phase in _objects(phases) if phase.get("kind") == "profiling"]
+    if measured:
+        return _asked(measured[-1], "concurrency", f"{name}: input_config.phases")
+    for path in ("loadgen.concurrency", "perf_analyzer.stimulus.concurrency"):
+        if (asked := _asked(document, f"input_config.{path}", name)) is not None:
+            return asked
+    return None
+
+
+def _aiperf_model(document: Json) -> str | None:
+    items = [item.get("name") for item in _objects(_at(document, "input_config.models.items"))]
+    lists = [items, *(_at(document, f"input_config.{path}") for path in _AIPERF_NAMES)]
+    return next((str(names[0]) for names in lists if isinstance(names, list) and names), None)
+
+
+_AIPERF_NAMES: Final = ("endpoint.model_names", "model_names")
+
+
+def _objects(value: object) -> list[Json]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _seconds(document: Json, metric: str, statistic: str, name: str) -> float:
