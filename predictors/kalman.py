@@ -24,6 +24,12 @@ _PRIOR_INTERVALS = 4.0
 # slow filter that won by luck misses a rise by a tenth; the prior costs 0.1 % of the mean error.
 _DOUBT_OBSERVATIONS = 3.0
 
+# An error counts at most this many times the typical one, and that is at least this share of what
+# was seen: else one spike decides for an hour which filters are good. It takes the error of
+# everything-at-once traffic from 1.02 of the last value's to 0.99, and silence a minute longer.
+_MOST_ERRORS = 4.0
+_LEAST_TYPICAL = 0.2
+
 # A mean over few requests counts down to this share of an average one, and up to its inverse.
 _LEAST_WEIGHT = 0.02
 
@@ -85,7 +91,8 @@ class BankState:
     covariance : FloatArray
         Its variances in units of the noise, shape (3, filters): level, cross, second.
     loss : FloatArray
-        Discounted sum of absolute one-step errors, in the unit of the series, shape (filters,).
+        Discounted sum of absolute one-step errors, none above a few typical ones, in the unit of
+        the series, shape (filters,).
     loss_intervals : float
         Discounted number of errors in `loss`.
     share : FloatArray
@@ -207,7 +214,8 @@ def _learn(aged: BankState, value: float, weight: float) -> BankState:
     to_level, to_second = level + shown * cross, cross + shown * second
     spread = to_level + shown * to_second + noise
     error = value - aged.level - shown * aged.second
-    loss = _DISCOUNT * aged.loss + np.abs(error) / np.sqrt(noise)
+    counted = np.minimum(np.abs(error) / np.sqrt(noise), _most(aged, value))
+    loss = _DISCOUNT * aged.loss + counted
     loss_intervals = _DISCOUNT * aged.loss_intervals + 1
     covariance = aged.covariance - np.stack((to_level**2, to_level * to_second, to_second**2)) / (
         spread
@@ -222,6 +230,13 @@ def _learn(aged: BankState, value: float, weight: float) -> BankState:
         share=_shares(loss, aged.observations + 1, loss_intervals, value),
         mean_weight=mean_weight,
     )
+
+
+def _most(aged: BankState, value: float) -> float:
+    """Return the largest error that counts; without a scale to judge by, any does."""
+    typical = float(aged.loss.min()) / max(aged.loss_intervals, 1.0)
+    most = _MOST_ERRORS * max(typical, _LEAST_TYPICAL * value)
+    return most if most > 0 else np.inf
 
 
 def _shares(loss: FloatArray, observations: int, intervals: float, value: float) -> FloatArray:

@@ -86,6 +86,19 @@ def test_a_ramp_that_goes_on_is_foreseen_at_its_third_step() -> None:
     assert KalmanBank().predict(replay(ramp), 1)[0] > 400
 
 
+def test_a_huge_error_counts_no_more_than_a_large_one() -> None:
+    calm = (100 + rng().normal(0, 3, 60)).tolist()
+    large, huge = (replay([*calm, 100.0 * times]).loss for times in (20, 2000))
+    # Four times 0.2 of what was seen: 0.8 of it for every filter, whatever each foretold.
+    assert np.ptp(large) == pytest.approx(np.ptp(huge), rel=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 10.0], ids=["constant", "quiet", "noisy"])
+def test_silence_is_believed(spread: float) -> None:
+    load = (100 + rng().normal(0, 1, 60) * spread).tolist()
+    assert KalmanBank().predict(replay([*load, *[0.0] * 5]), 3).max() < 3
+
+
 def test_a_damped_trend_adds_a_bounded_amount() -> None:
     ramp = (100 + 10 * np.arange(40.0)).tolist()
     ahead = KalmanBank().predict(replay(ramp), 200)
