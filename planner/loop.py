@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from planner.decision.contention import note_order
-from planner.decision.decide import Inputs, State, decide
+from planner.decision.decide import Inputs, State, decide, rise
 from planner.decision.forecast import forecaster
 from planner.decision.history import fleet_of
 from planner.errors import ClusterError, MetricsError
@@ -86,6 +86,13 @@ class Loop:
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
         if decision.load is not None:
             self.prompt_tokens = decision.load.lengths.isl_mean_tokens
+        return decision
+
+    def check(
+        self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
+    ) -> Decision | None:
+        """Decide between two ticks on what pods show at `now_s` [s, Unix]; None: nothing to do."""
+        self._state, decision = rise(self.service, self._state, Inputs(sample, fleet), now_s)
         return decision
 
     def act(self, decision: Decision, now_s: float) -> TickRecord:

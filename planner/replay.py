@@ -12,9 +12,10 @@ import numpy as np
 from planner.adapters.clock import stopwatch_s
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.adapters.sources import source_named
+from planner.decision.rise import CHECK_S
 from planner.decision.size import size
 from planner.loop import Loop
-from planner.model import Factors, LengthMix, Load, Mode, Patch, Pool, Role, Service, TokenLoad
+from planner.model import Factors, LengthMix, Load, Mode, Patch, Pool, Role, Sample, Service, TokenLoad
 from planner.record import TickRecord
 from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool
 from planner.simulation.plant import Plant
@@ -89,12 +90,16 @@ class Replay:
             One tick.
         """
         interval_s = self.service.interval_s
-        scrape_s = SCRAPE_LAG_S
+        scrape_s, check_s = SCRAPE_LAG_S, CHECK_S
         for k in range(1, int(self.trace.duration_s // interval_s) + 1):
             now_s = k * interval_s
-            while scrape_s <= now_s:
-                self._scrape(scrape_s, is_read=scrape_s + SCRAPE_INTERVAL_S > now_s)
-                scrape_s += SCRAPE_INTERVAL_S
+            while min(scrape_s, check_s) <= now_s:
+                if scrape_s <= check_s:
+                    self._scrape(scrape_s, is_read=scrape_s + SCRAPE_INTERVAL_S > now_s)
+                    scrape_s += SCRAPE_INTERVAL_S
+                else:
+                    self._check(check_s)
+                    check_s += CHECK_S
             self.plant.advance(now_s)
             yield self._tick(now_s)
 
@@ -113,6 +118,15 @@ class Replay:
             return
         gateway = self.plant.gateway() if source_named(self.service.source).gateway else None
         self._metrics.store(key, self.plant.scrape(), gateway, at_s)
+
+    def _check(self, at_s: float) -> None:
+        """Let the loop look at the pods between two ticks."""
+        self.plant.advance(at_s)
+        glance = Sample(at_s, self.plant.glance())
+        fleet = self._cluster.fleets([self.service], at_s)[self.service.key]
+        decision = self._loop.check(glance, fleet, at_s)
+        if decision is not None:
+            self._loop.act(decision, at_s)
 
     def _tick(self, now_s: float) -> Frame:
         """Let the loop decide on what was scraped."""

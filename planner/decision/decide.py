@@ -15,6 +15,7 @@ from planner.decision.drain import patch
 from planner.decision.forecast import ForecastMemory, age, forecast, learn
 from planner.decision.lead import lead_times_s
 from planner.decision.observe import observe
+from planner.decision.rise import Rise, RiseMemory, arm, look, rises
 from planner.decision.size import size
 from planner.decision.stuck import StuckCap, StuckMemory, note_stuck
 from planner.errors import ClusterError, MetricsError
@@ -55,6 +56,7 @@ class State:
     constrain: ConstrainMemory = field(default_factory=ConstrainMemory)
     contention: ContentionMemory = field(default_factory=ContentionMemory)
     stuck: StuckMemory = field(default_factory=StuckMemory)
+    rise: RiseMemory = field(default_factory=RiseMemory)
     blind_since_s: float | None = None
 
 
@@ -116,6 +118,70 @@ def decide(service: Service, state: State, inputs: Inputs, now_s: float) -> tupl
     return state, decision
 
 
+def rise(
+    service: Service, state: State, inputs: Inputs, now_s: float
+) -> tuple[State, Decision | None]:
+    """Return the next state and, where a queue grows, what to order before the next tick.
+
+    Nothing is released, and what can't be read orders nothing: the next tick decides.
+
+    Parameters
+    ----------
+    service
+        What is asked.
+    state
+        Memory of the ticks, and of the earlier checks.
+    inputs
+        What the pods show at this moment.
+    now_s
+        Time of the check [s, Unix].
+    """
+    if isinstance(inputs.sample, MetricsError) or isinstance(inputs.fleet, ClusterError):
+        return state, None
+    state = replace(state, rise=look(service, state.rise, inputs.sample, now_s))
+    risen = rises(service, state.rise, inputs.fleet)
+    if not risen:
+        return state, None
+    noted, standing, contest = _stand(service, state, inputs.fleet, now_s)
+    if contest is not None or standing.stuck:
+        return state, None
+    current = standing.current
+    wanted = {name: risen[name].replicas if name in risen else n for name, n in current.items()}
+    plan = Plan({name: PoolPlan(n, n, n) for name, n in wanted.items()}, {})
+    memory, desired, capped = constrain(
+        service, noted.constrain, plan, current, standing.room, now_s
+    )
+    if not all(n >= current[name] for name, n in desired.items()) or desired == current:
+        return state, None
+    # Pools that did not rise were asked nothing: their window goes on as it was.
+    past = noted.constrain.recommendations
+    told = {name: memory.recommendations[name] for name in risen}
+    state = replace(state, constrain=replace(noted.constrain, recommendations={**past, **told}))
+    written, _ = _written(service, standing, desired, now_s)
+    return state, Decision(
+        at_s=now_s,
+        pools=_pool_decisions(service, standing, wanted, desired),
+        reasons=(*_rise_reasons(risen, current, desired), *_with_bounds(capped, standing, now_s)),
+        patch=written,
+    )
+
+
+def _rise_reasons(
+    risen: Mapping[str, Rise], current: Mapping[str, int], desired: Mapping[str, int]
+) -> tuple[Reason, ...]:
+    """Say which queue grows and what is ordered for it."""
+    return tuple(
+        Reason(
+            "QueueGrowing",
+            f"pool {name}: {seen.waiting:.0f} requests wait at {seen.ready} ready replicas; "
+            f"{current[name]} → {desired[name]} replicas before the next tick",
+            name,
+            {"waiting": seen.waiting, "ready": seen.ready, "rate_rps": seen.rate_rps},
+        )
+        for name, seen in risen.items()
+    )
+
+
 def _stand(
     service: Service, state: State, fleet: Fleet, now_s: float
 ) -> tuple[State, Standing, Hold | None]:
@@ -148,7 +214,9 @@ def _decide(
     load = forecast(service, state.forecast, standing.lead_s, now_s)
     if load is not None:
         transfer = standing.fleet.transfer or service.transfer
-        plan = size(replace(service, transfer=transfer), load, factors, room)
+        sized = replace(service, transfer=transfer)
+        plan = size(sized, load, factors, room)
+        state = replace(state, rise=arm(sized, state.rise, load, factors))
     else:
         plan = _first_plan(service, current, is_asked=seen.arrivals_rps > 0.0)
     memory, desired, capped = constrain(service, state.constrain, plan, current, room, now_s)

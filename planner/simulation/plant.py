@@ -118,6 +118,10 @@ class Plant:
         """Return what every ready or draining pod's metrics show now, by pool name."""
         return self.snapshot().samples()
 
+    def glance(self) -> Mapping[str, tuple[PodSample, ...]]:
+        """Return what a look at every pod shows of its queue, by pool name: a part of `scrape`."""
+        return self.snapshot().queues()
+
     def gateway(self) -> PodSample:
         """Return what a gateway in front of the service shows now."""
         return self.snapshot().gateway()

@@ -78,6 +78,28 @@ class Snapshot:
             found[pool.name].append(show(self.at_s, pool, replica, length, latency, waiting))
         return {name: tuple(samples) for name, samples in found.items()}
 
+    def queues(self) -> Mapping[str, tuple[PodSample, ...]]:
+        """Return requests running, waiting and finished of every pod, by pool name."""
+        found: dict[str, list[PodSample]] = {pool.name: [] for pool in self.config.pools}
+        names = ("pool", "ordinal", "finished", "running", "active", "pending")
+        columns = (self.replicas[name].tolist() for name in names)
+        for index, ordinal, finished, prompt, active, pending, waiting in zip(
+            *columns, self._waiting().tolist(), strict=True
+        ):
+            pool = self.config.pools[index]
+            is_prefill = pool.role is Role.PREFILL
+            counted = Signal.PROMPT_TOKENS if is_prefill else Signal.OUTPUT_TOKENS
+            running = float(prompt != kernel.NOBODY) if is_prefill else float(active + pending)
+            found[pool.name].append(
+                PodSample(
+                    pod=pod_name(pool.name, ordinal),
+                    at_s=self.at_s,
+                    histograms={counted: _summary(finished, 0.0)},
+                    gauges={Signal.RUNNING: running, Signal.WAITING: float(waiting)},
+                )
+            )
+        return {name: tuple(samples) for name, samples in found.items()}
+
     def gateway(self) -> PodSample:
         """Return what a gateway shows: all requests, as clients see them."""
         clock = self.clock[0]
