@@ -214,4 +214,6 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
         *columns, console=console, speed_estimate_period=always_s, disable=not is_shown
     ) as bar:
         task = bar.add_task("runs", total=total)
+        # Its speed is taken from the first sample on: that is now, not the end of the first run.
+        bar.advance(task, 0)
         yield lambda: bar.advance(task)

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator, Sequence
@@ -17,9 +16,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Final
 
-from planner.comparison.jobs import Job, play_with
+from planner.comparison.jobs import Job, deaf_to_interrupts, on_disk, play_with, read_recipes
 from planner.comparison.runs import Recipe, Result
 from planner.errors import InputError
 
@@ -113,17 +113,19 @@ def _driver(
     """
     context = multiprocessing.get_context("spawn")
     heard, told = context.Pipe(duplex=False)
-    process = context.Process(target=_drive, args=(told, recipes, jobs, address), daemon=True)
-    process.start()
-    told.close()
-    try:
-        yield heard, process
-    finally:
-        process.terminate()
-        process.join(END_S)
-        process.kill()
-        process.join()
-        heard.close()
+    with on_disk(recipes) as shared:
+        process = context.Process(target=_drive, args=(told, shared, jobs, address), daemon=True)
+        with deaf_to_interrupts():
+            process.start()
+        told.close()
+        try:
+            yield heard, process
+        finally:
+            process.terminate()
+            process.join(END_S)
+            process.kill()
+            process.join()
+            heard.close()
 
 
 def _listened(heard: Connection, process: BaseProcess) -> Iterator[Said]:
@@ -159,9 +161,8 @@ def _listened(heard: Connection, process: BaseProcess) -> Iterator[Said]:
 # ── in the driver's process ──────────────────────────────────────────────────────────────────────
 
 
-def _drive(told: Connection, recipes: Sequence[Recipe], jobs: Sequence[Job], address: str) -> None:
-    """Join the cluster and give it the jobs; Ctrl-C is for the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _drive(told: Connection, recipes: Path, jobs: Sequence[Job], address: str) -> None:
+    """Join the cluster and give it the jobs."""
     _hush()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray: Any = import_module("ray")
@@ -174,7 +175,7 @@ def _drive(told: Connection, recipes: Sequence[Recipe], jobs: Sequence[Job], add
         is_proxied = address.startswith("ray://")  # the head itself may be out of reach
         told.send(Joined(address if is_proxied else ray.get_runtime_context().gcs_address))
         try:
-            for job, result in _gathered(ray, recipes, jobs):
+            for job, result in _gathered(ray, read_recipes(recipes), jobs):
                 told.send(Played(job, result))
         except ray.exceptions.RayError as error:
             told.send(GaveUp(f"gave up ({_in_short(error)})"))

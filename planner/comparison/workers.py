@@ -6,15 +6,16 @@ rest to local processes.
 
 import contextlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from planner.comparison.driver import on_ray
-from planner.comparison.jobs import Job, begin, play_job
+from planner.comparison.jobs import Job, begin, deaf_to_interrupts, on_disk, play_job
 from planner.comparison.runs import Recipe, Result, Task, play
+from planner.process import interrupt_held
+from planner.simulation.warm import warm
 
 Played = Generator[tuple[Job, Result], None, None]
 """Jobs and what they gave, in the order of their end."""
@@ -88,22 +89,23 @@ def _locally(recipes: list[Recipe], jobs: list[Job], workers: int) -> Played:
         In the order of their end.
     """
     if workers <= 1 or len(jobs) == 1:
+        with interrupt_held():
+            warm()
         for job in jobs:
             yield job, play(job.task(recipes))
         return
     # A fresh process: the threads of this one do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (recipes,)) as pool:
-        futures: dict[Future[Result], Job] = {pool.submit(play_job, job): job for job in jobs}
+    context, most = multiprocessing.get_context("spawn"), min(workers, len(jobs))
+    others = set(multiprocessing.active_children())
+    with on_disk(recipes) as shared, ProcessPoolExecutor(most, context, begin, (shared,)) as pool:
+        with deaf_to_interrupts():
+            futures: dict[Future[Result], Job] = {pool.submit(play_job, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # One run may take minutes, and nobody will take what it gives.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
             raise
-
-
-def _begin(recipes: list[Recipe]) -> None:
-    """Get a worker ready: Ctrl-C is for the process that gives the work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    begin(recipes)

@@ -1,7 +1,12 @@
 """`compare` as users meet it: figures, page, workers, a Ray cluster, and every bad input."""
 
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ from tests.integration.recorded_past import conversations, example
 
 MINUTES = 12
 SHORT = CaseRecipe("conv", 0, until_s=900.0)
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 FIGURES = ("gpu_hours", "attainment", "reversals", "scale_actions", "unfinished")
 
 Out = pytest.CaptureFixture[str]
@@ -103,6 +109,48 @@ def test_a_sweep_that_never_attains_is_told(capsys: Out):
     assert compare("--policy", "saturation", "--points", "1", "--scale", "20", "--no-oracles") == 0
     err = capsys.readouterr().err
     assert "saturation: no saturation_scale of the sweep reaches 0.99: the best is" in err
+
+
+@pytest.mark.slow
+def test_the_time_left_is_shown_and_ctrl_c_keeps_what_is_finished(own_place: Path):
+    terminal, stderr = os.openpty()
+    asked = ("compare", "-f", "f.yaml", "--trace", "day.csv", "--warmup", "3", "--scale", "2",
+             "--policy", "kpa,without-corrections", "--points", "12", "--no-oracles",
+             "--jobs", "2", "-o", "json")  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "-m", "planner", *asked],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm"},
+        text=True, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
+    )  # fmt: skip
+    os.close(stderr)
+    shown = ""
+    for piece in pieces(terminal):
+        shown += piece
+        if re.search(r" [1-9]/\d+ \d:\d\d:\d\d left", COLOURS.sub("", shown)):
+            os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the group
+            break
+    out, _ = run.communicate()
+    shown += "".join(pieces(terminal))
+    os.close(terminal)
+    assert run.returncode == 0, shown
+    assert re.search(r"stopped by Ctrl-C: \d+ of \d+ runs are left", shown)
+    assert "Traceback" not in shown
+    assert json.loads(out)["frontier"]
+
+
+def pieces(terminal: int) -> Iterator[str]:
+    """Return what is written to a terminal until nobody has it open any more.
+
+    Yields
+    ------
+    str
+        As it comes.
+    """
+    while True:
+        try:
+            yield os.read(terminal, 65536).decode(errors="replace")
+        except OSError:
+            return
 
 
 def test_without_ray_it_says_how_to_get_it(capsys: Out, monkeypatch: pytest.MonkeyPatch):

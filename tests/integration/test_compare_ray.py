@@ -153,7 +153,7 @@ def test_ctrl_c_keeps_what_the_cluster_has_finished(head: Head):
     run = compare_on(head)
     assert run.stderr is not None
     assert wait_for(run.stderr, "finished"), "no run finished on the cluster"
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the group
     out, err = run.communicate()
     assert run.returncode == 0, err
     assert "stopped by Ctrl-C" in err
