@@ -5,33 +5,25 @@ at once as asked for, the same prompts each time, judged only while all of them 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
+from statistics import fmean, median
 from typing import Final
 
 import numpy as np
 
 from planner.errors import PlannerError
 from planner.model import Role
+from planner.profiling.rounds import Round
 from planner.profiling.timings import (
     Bodies,
     Counters,
     Engine,
     Timing,
-    most_together,
-    sample_itl_s,
-    steady_ratio,
 )
 from profiles.sweep import Place
 
-STEADY_LEAST: Final = 0.25
-"""Of the shortest request's decode: a shorter time with all together is no measurement."""
-
 OUTPUT_GROWTH: Final = 4
 """So much longer outputs at most, where requests start too far apart to run together."""
-
-QUEUED_LEAST: Final = 0.5
-"""Waiting that amounts to this part of a request's life: the scheduler did not admit all."""
 
 COMPUTED_LEAST: Final = 0.9
 """Of the tokens of prompts never seen before, which an engine that prefills computes itself."""
@@ -58,13 +50,16 @@ class Measurement:
     value_s
         Median of the samples [s].
     samples_s
-        TTFT, or mean ITL, of each round as the client saw it [s].
+        TTFT, or mean ITL, of each round as the client saw it [s]; the engine's own where all of
+        the client's are left out.
     server_s
         The engine's own mean over the same rounds [s], all of their tokens.
     computed_ratio
         Share of the prompt tokens of these rounds whose KV the engine computed itself.
     strangers
         Requests of the engine meanwhile that were not ours.
+    bursts
+        Rounds left out because tokens reached the client in bursts.
     """
 
     role: Role
@@ -74,6 +69,7 @@ class Measurement:
     server_s: float | None = None
     computed_ratio: float | None = None
     strangers: int = 0
+    bursts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +98,8 @@ class Meter:
         )
         counted = self._counted(before, len(samples))
         _check_prefilled(counted)
-        return self._measurement(Role.PREFILL, place, samples, counted)
+        server_s = None if counted is None else counted.ttft_s
+        return _measurement(Role.PREFILL, place, samples, server_s, [counted], len(samples))
 
     def decode(self, place: Place) -> Measurement | Cap:
         """Return the inter-token latency of so many sequences together, or how many ran."""
@@ -111,21 +108,20 @@ class Meter:
             prompt = round(place.context_tokens) - outputs // 2
             bodies = self._fresh(asked, prompt, outputs)
             self._sent(bodies, prompt, outputs)
-            before = self._engine.counters()
-            first = self._sent(bodies, prompt, outputs)
-            _check_streamed(first)
+            first = self._round(bodies, prompt, outputs)
             longest = outputs == self._output_tokens * OUTPUT_GROWTH
-            if steady_ratio(first) >= STEADY_LEAST:
-                break
-            if longest or self._had_to_queue(first, before):
-                if (ran := most_together(first)) < asked:
-                    return Cap(ran)
+            if first.ran < asked and (longest or first.counted is not None):
+                return Cap(first.ran)
+            if first.is_steady or longest:
                 break
             outputs *= 2
-        rounds = [first, *(self._sent(bodies, prompt, outputs) for _ in range(self._samples - 1))]
-        counted = self._counted(before, len(rounds) * asked)
-        samples = tuple(s for timings in rounds if (s := sample_itl_s(timings)) is not None)
-        return self._measurement(Role.DECODE, place, samples, counted)
+        others = [self._round(bodies, prompt, outputs) for _ in range(self._samples - 1)]
+        return _decoded(place, [first, *others])
+
+    def _round(self, bodies: Bodies, prompt_tokens: int, output_tokens: int) -> Round:
+        before = self._engine.counters()
+        timings = self._sent(bodies, prompt_tokens, output_tokens)
+        return Round(timings, self._counted(before, len(timings)))
 
     def _fresh(self, count: int, prompt_tokens: int, output_tokens: int) -> Bodies:
         """Return requests with prompts that no cache knows."""
@@ -138,28 +134,56 @@ class Meter:
             _check_counts(timing, prompt_tokens, output_tokens)
         return timings
 
-    def _had_to_queue(self, timings: list[Timing], before: Counters | None) -> bool:
-        counted = self._counted(before, len(timings))
-        shortest_s = min(t.events_s[-1] - t.events_s[0] for t in timings)
-        return counted is not None and counted.queued_s >= QUEUED_LEAST * shortest_s
-
     def _counted(self, before: Counters | None, requests: int) -> Counters | None:
         if before is None:
             return None
         now = self._engine.counters(before.ttft_count + requests)
         return None if now is None else now.since(before)
 
-    def _measurement(
-        self, role: Role, place: Place, samples: tuple[float, ...], counted: Counters | None
-    ) -> Measurement:
-        server_s = ratio = None
-        strangers = 0
-        if counted is not None:
-            server_s = counted.ttft_s if role is Role.PREFILL else counted.itl_s
-            ratio = counted.computed_ratio
-            ours = len(samples) * round(place.concurrency)
-            strangers = max(round(counted.ttft_count) - ours, 0)
-        return Measurement(role, place, median(samples), samples, server_s, ratio, strangers)
+
+def _decoded(place: Place, rounds: Sequence[Round]) -> Measurement:
+    """Return the point of some rounds: by the client, by the engine where it can't tell.
+
+    Raises
+    ------
+    MeasurementError
+        If neither can.
+    """
+    server = [s for each in rounds if (s := each.server_itl_s) is not None]
+    client = [s for each in rounds if (s := each.itl_s) is not None]
+    if not client and not server:
+        raise MeasurementError(
+            "the engine sends an answer's tokens all at once; legal: a stream, token by token; "
+            "take away the proxy or setting that gathers them"
+        )
+    server_s = fmean(server) if server else None
+    counted = [each.counted for each in rounds]
+    requests = len(rounds) * round(place.concurrency)
+    samples = tuple(client or server)
+    found = _measurement(Role.DECODE, place, samples, server_s, counted, requests)
+    return replace(found, bursts=len(rounds) - len(client))
+
+
+def _measurement(
+    role: Role,
+    place: Place,
+    samples: tuple[float, ...],
+    server_s: float | None,
+    counted: Sequence[Counters | None],
+    requests: int,
+) -> Measurement:
+    known = [each for each in counted if each is not None]
+    ratios = [ratio for each in known if (ratio := each.computed_ratio) is not None]
+    strangers = round(sum(each.ttft_count for each in known)) - requests if known else 0
+    return Measurement(
+        role=role,
+        place=place,
+        value_s=median(samples),
+        samples_s=samples,
+        server_s=server_s,
+        computed_ratio=fmean(ratios) if ratios else None,
+        strangers=max(strangers, 0),
+    )
 
 
 def _check_counts(timing: Timing, prompt_tokens: int, output_tokens: int) -> None:
@@ -193,19 +217,4 @@ def _check_prefilled(counted: Counters | None) -> None:
         raise MeasurementError(
             f"the engine computed {ratio:.0%} of the prompts' tokens; legal: {COMPUTED_LEAST:.0%} "
             "or more for prefill; measure one without a KV connector that brings them"
-        )
-
-
-def _check_streamed(timings: Sequence[Timing]) -> None:
-    """Refuse answers that came in one piece.
-
-    Raises
-    ------
-    MeasurementError
-        If there are any.
-    """
-    if any(timing.events_s[-1] <= timing.events_s[0] for timing in timings):
-        raise MeasurementError(
-            "the engine sends an answer's tokens all at once; legal: a stream, token by token; "
-            "take away the proxy or setting that gathers them"
         )

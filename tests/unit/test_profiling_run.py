@@ -32,6 +32,7 @@ class Machine:
     """An engine of known speed: TTFT 0.1 ms a token, ITL 5 ms and 1 ms a sequence more."""
 
     admits: int = 1000
+    bursts: int = 0  # so many rounds of decode reach the client at their end
     apart_s: float = 0.0  # between the arrivals of requests that are sent at once
     tells: bool = True
     computes: float = 1.0
@@ -53,8 +54,11 @@ class Machine:
             first_s = self.now_s + i * self.apart_s + queued_s + 1e-4 * isl
             events = range(0, osl - self.loses, self.tokens_an_event)
             times = tuple(first_s + k * itl_s for k in events)
+            if osl > 1 and self.bursts > 0:
+                times = tuple(times[-1] + 1e-6 * k for k in events)
             found.append(Timing(isl, osl - self.loses, self.now_s, times))
             self.count(first_s - self.now_s, (osl - 1) * itl_s, osl - 1, queued_s, isl)
+        self.bursts -= 1
         self.now_s = max(t.events_s[-1] for t in found) + 1.0
         return found
 
@@ -93,7 +97,7 @@ def test_outputs_grow_until_requests_that_start_apart_run_together():
 
 @pytest.mark.parametrize("tells", [True, False], ids=["by its queue", "by its stream alone"])
 def test_an_engine_that_runs_fewer_than_asked_says_how_many(tells):
-    meter = Meter(Machine(admits=6, tells=tells), 3, 32)
+    meter = Meter(Machine(admits=6, tells=tells, computes=0.0), 3, 32)
     assert meter.decode(Place(10.0, 500.0)) == Cap(6)
     assert isinstance(meter.decode(Place(6.0, 500.0)), Measurement)
 
@@ -101,6 +105,16 @@ def test_an_engine_that_runs_fewer_than_asked_says_how_many(tells):
 def test_several_tokens_in_one_event_count_as_several():
     found = Meter(Machine(tokens_an_event=4), 3, 32).decode(Place(4.0, 500.0))
     assert found.value_s == pytest.approx(0.009)
+
+
+@pytest.mark.parametrize(("bursts", "samples"), [(6, 2), (99, 3)], ids=["some", "all"])
+def test_rounds_that_reach_the_client_in_bursts_are_left_out(bursts, samples):
+    # Each of three lengths of outputs takes a round to warm and one to judge.
+    found = Meter(Machine(bursts=bursts), 3, 32).decode(Place(4.0, 500.0))
+    assert isinstance(found, Measurement)
+    assert found.value_s == pytest.approx(0.009)
+    assert len(found.samples_s) == samples
+    assert found.bursts == (1 if bursts == 6 else 3)
 
 
 def test_without_metrics_the_client_alone_tells():
@@ -125,7 +139,7 @@ def test_requests_of_others_are_counted():
     ("machine", "words"),
     [
         pytest.param(Machine(loses=9), "output tokens; legal: the 32", id="stops early"),
-        pytest.param(Machine(tokens_an_event=32), "all at once", id="no stream"),
+        pytest.param(Machine(tokens_an_event=200, tells=False), "all at once", id="no stream"),
     ],
 )
 def test_decode_of_something_else_is_refused(machine, words):
@@ -199,11 +213,14 @@ def test_too_small_an_engine_is_refused(facts, words):
         grid(Role.DECODE, facts, REACH, None)
 
 
-def swept(reach, machine=None):
-    """Return what a whole run measures, and the rounds it took."""
-    meter = Meter(machine or Machine(), 2, reach.output_tokens)
+def swept(reach, machine=None, pure=None):
+    """Return what a whole run measures, with an engine for both roles or one of pure decode."""
+    prefill, decode = (
+        Meter(each, 2, reach.output_tokens)
+        for each in (machine or Machine(), pure or machine or Machine())
+    )
     measured = Measured(dict.fromkeys(Role, FACTS))
-    for role, measure in ((Role.PREFILL, meter.prefill), (Role.DECODE, meter.decode)):
+    for role, measure in ((Role.PREFILL, prefill.prefill), (Role.DECODE, decode.decode)):
         while True:
             places = grid(role, FACTS, reach, measured.max_sequences)
             place = next_point(role, places, measured, GOAL, reach)
@@ -231,7 +248,7 @@ def test_what_is_precise_enough_needs_fewer_points_than_there_are():
 
 
 def test_what_does_not_run_together_is_found_once_and_not_asked_again():
-    measured = swept(SMALL, Machine(admits=7))
+    measured = swept(SMALL, Machine(admits=7), Machine(admits=7, computes=0.0))
     profile = measured_profile(measured, ABOUT, "state")
     assert profile.max_sequences == 7
     assert max(p.concurrency for p in profile.decode) == 7
@@ -242,6 +259,7 @@ def test_what_does_not_run_together_is_found_once_and_not_asked_again():
     [
         pytest.param(Machine(), "ITL holds prefill of other requests", id="plain"),
         pytest.param(Machine(tells=False), "unknown how much prefill", id="silent"),
+        pytest.param(Machine(bursts=10**6), "reached the client in bursts", id="bursts"),
     ],
 )
 def test_the_provenance_says_what_the_way_of_measuring_costs(machine, phrase):
