@@ -5,7 +5,7 @@ python -m benchmarks.predictors TRACE... [--only Kalman,LastValue] [--steps 1-1,
 
 A request trace (columns t_s,isl,osl, or TIMESTAMP,ContextTokens,GeneratedTokens; .csv or .csv.gz)
 becomes intervals of 60 s; a file with the columns t_s,rps,mean_isl,mean_osl is taken as it is, or
-with --resample interpolated to 60 s (monotone cubic, Fritsch and Carlson, 1980). Replaying a trace
+with --resample interpolated to 60 s (monotone cubic, Fritsch and Butland, 1984). Replaying a trace
 k times inside each interval multiplies every series by k or by 1 and changes no figure here.
 Below the table: the error over all series, and which coverage is more than 3 points off.
 
