@@ -148,11 +148,20 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where every pod of a pool shows its metrics, at its own address."""
+
+    port: int = 8000
+    path: str = "/metrics"
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """The unit of scaling: one role on one target with one profile.
 
     Exactly one of `prefill` and `decode` is set, that of the role. Pods that are to go are marked
-    `drain_s` before, 0 for those of a fleet that drains by itself.
+    `drain_s` before, 0 for those of a fleet that drains by itself. `probe` is None where pods may
+    not be asked themselves.
     """
 
     name: str
@@ -171,6 +180,7 @@ class Pool:
     kv_bytes_per_token: float | None = None
     behavior: Behavior = Behavior()
     selector: Mapping[str, str] = field(default_factory=dict)
+    probe: Endpoint | None = None
 
     @property
     def price_per_replica(self) -> float:
@@ -346,6 +356,8 @@ class Pod:
         has not said.
     drain_until_s
         Until when it is marked as leaving [s, Unix], None if it is not.
+    ip
+        Its address in the cluster, None before it has one.
     """
 
     name: str
@@ -356,6 +368,7 @@ class Pod:
     node: str | None = None
     unschedulable: str | None = None
     drain_until_s: float | None = None
+    ip: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

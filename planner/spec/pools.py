@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from planner.model import Endpoint
 from planner.spec.behavior import BehaviorSpec
 from planner.spec.contradictions import (
     pool_faults,
@@ -40,6 +41,22 @@ def _label_names(selector: dict[str, str]) -> dict[str, str]:
 Selector = Annotated[dict[str, str], AfterValidator(_label_names)]
 
 
+class ProbeSpec(BaseModel):
+    """Where every pod shows its metrics at its own address, for the check between two decisions."""
+
+    model_config = SPEC_CONFIG
+
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 8000
+    """Port of the pod, not of a Service."""
+
+    path: Annotated[str, Field(max_length=1024, pattern=r"^/[^\s?#]*$")] = "/metrics"
+    """Path of the metrics."""
+
+    def to_model(self) -> Endpoint:
+        """Return the endpoint as a value of the loop."""
+        return Endpoint(self.port, self.path)
+
+
 class PoolMetricsSpec(BaseModel):
     """Which series belong to a pool."""
 
@@ -47,6 +64,9 @@ class PoolMetricsSpec(BaseModel):
 
     selector: Selector = {}
     """Label matchers that narrow the pool's own series; default: the pods of its target."""
+
+    probe: ProbeSpec | None = None
+    """Where the pool's pods show their metrics; default: what the service says."""
 
 
 class ScaleTargetRef(BaseModel):

@@ -17,7 +17,7 @@ from planner.spec.contradictions import (
     ratio_faults,
     zero_faults,
 )
-from planner.spec.pools import Name, PoolSpecs, Price, Replicas, Selector
+from planner.spec.pools import Name, PoolSpecs, Price, ProbeSpec, Replicas, Selector
 from planner.spec.quantities import decimal, duration, percent
 from planner.spec.status import SPEC_CONFIG, PDAutoscalerStatus, Whole
 
@@ -101,6 +101,11 @@ class MetricsSpec(BaseModel):
 
     selector: Selector = {}
     """Label matchers that are added to every query."""
+
+    probe: ProbeSpec | None = None
+    """Where every pod shows its metrics: between two decisions pods are asked every 5 s, and a queue
+    that grows is answered at once. `{}` is port 8000 and `/metrics`. Absent: Prometheus is asked as
+    often as it scrapes, which sees a queue later."""
 
 
 class FallbackSpec(BaseModel):

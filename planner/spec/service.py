@@ -21,7 +21,7 @@ from planner.model import (
 )
 from planner.spec.contradictions import Floor, footprint_faults
 from planner.spec.files import load_documents
-from planner.spec.pools import PoolSpec
+from planner.spec.pools import PoolSpec, ProbeSpec
 from planner.spec.resource import FallbackSpec, LimitsSpec, PDAutoscaler, SlaSpec
 from profiles import Profile, decode_surface, prefill_surface, read_profile
 from profiles.configmap import from_configmap_data
@@ -158,7 +158,7 @@ def build_service(
     asked = spec.spec
     defaults = asked.behavior.over(Behavior())
     pools = tuple(
-        _pool(pool, f"spec.pools[{index}]", profiles[pool.name], defaults)
+        _pool(pool, f"spec.pools[{index}]", profiles[pool.name], defaults, asked.metrics.probe)
         for index, pool in enumerate(asked.pools)
     )
     limits = _limits(asked.limits)
@@ -186,9 +186,11 @@ def build_service(
     )
 
 
-def _pool(pool: PoolSpec, where: str, profile: Profile, defaults: Behavior) -> Pool:
+def _pool(
+    pool: PoolSpec, where: str, profile: Profile, defaults: Behavior, probe: ProbeSpec | None
+) -> Pool:
     role = Role(pool.role.lower())
-    ref = pool.scale_target_ref
+    ref, endpoint = pool.scale_target_ref, pool.metrics.probe or probe
     try:
         prefill = prefill_surface(profile) if role is Role.PREFILL else None
         decode = decode_surface(profile) if role is Role.DECODE else None
@@ -211,6 +213,7 @@ def _pool(pool: PoolSpec, where: str, profile: Profile, defaults: Behavior) -> P
         kv_bytes_per_token=profile.kv_bytes_per_token,
         behavior=pool.behavior.over(defaults),
         selector=dict(pool.metrics.selector),
+        probe=endpoint.to_model() if endpoint is not None else None,
     )
 
 

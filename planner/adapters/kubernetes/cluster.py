@@ -77,14 +77,19 @@ class KubernetesCluster:
         seen = self._decided_on.get((key, pool))
         return seen.reading.uid if seen else None
 
+    def pods(
+        self, services: Sequence[Service]
+    ) -> Mapping[ServiceKey, Mapping[str, tuple[Pod, ...]] | ClusterError]:
+        """Return the pods by pool name as last seen, one entry a service; asks nobody."""
+        targets = _targets(services)
+        pods = {name: self._pods(name, all_) for name, all_ in targets.items()}
+        return {s.key: _by_pool(s, pods[s.key.namespace]) for s in services}
+
     def fleets(
         self, services: Sequence[Service], now_s: float
     ) -> Mapping[ServiceKey, Fleet | ClusterError]:
         """Return the pools as they are at `now_s` [s, Unix], one entry a service; never raises."""
-        by_namespace: dict[str, list[Target]] = {}
-        for service in services:
-            targets = by_namespace.setdefault(service.key.namespace, [])
-            targets.extend(pool.target for pool in service.pools)
+        by_namespace = _targets(services)
         seen = self._reader.read((n, target) for n, all_ in by_namespace.items() for target in all_)
         pods = {name: self._pods(name, all_) for name, all_ in by_namespace.items()}
         return {s.key: self._fleet(s, seen, pods[s.key.namespace], now_s) for s in services}
@@ -179,3 +184,18 @@ class KubernetesCluster:
             changed_by=seen.changed_by,
             is_listed=tells_its_pods(seen.reading.target),
         )
+
+
+def _targets(services: Sequence[Service]) -> dict[str, list[Target]]:
+    """Return the scale targets by namespace."""
+    by_namespace: dict[str, list[Target]] = {}
+    for service in services:
+        targets = by_namespace.setdefault(service.key.namespace, [])
+        targets.extend(pool.target for pool in service.pools)
+    return by_namespace
+
+
+def _by_pool(service: Service, pods: _Pods) -> Mapping[str, tuple[Pod, ...]] | ClusterError:
+    if isinstance(pods, ClusterError):
+        return pods
+    return {pool.name: pods[pool.target] for pool in service.pools}

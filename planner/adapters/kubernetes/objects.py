@@ -96,6 +96,7 @@ def seen_pod(raw: Json, before: SeenPod | None, kept_labels: frozenset[str]) -> 
         node=spec.get("nodeName"),
         unschedulable=_unschedulable(status),
         drain_until_s=_drain_until_s(meta),
+        ip=status.get("podIP") or None,
     )
     return SeenPod(
         uid=meta["uid"],
