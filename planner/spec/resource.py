@@ -103,9 +103,9 @@ class MetricsSpec(BaseModel):
     """Label matchers that are added to every query."""
 
     probe: ProbeSpec | None = None
-    """Where every pod shows its metrics: between two decisions pods are asked every 5 s, and a queue
-    that grows is answered at once. `{}` is port 8000 and `/metrics`. Absent: Prometheus is asked as
-    often as it scrapes, which sees a queue later."""
+    """Where every pod shows its metrics: between two decisions pods are asked every 5 s, and a
+    queue that grows is answered at once. `{}` is port 8000 and `/metrics`. Absent: Prometheus is
+    asked as often as it scrapes, which sees a queue later."""
 
 
 class FallbackSpec(BaseModel):
