@@ -102,8 +102,20 @@ def test_an_engine_that_runs_fewer_than_asked_says_how_many(tells):
     assert isinstance(meter.decode(Place(6.0, 500.0)), Measurement)
 
 
+def test_requests_that_start_apart_without_queueing_are_no_sign_of_a_limit():
+    # They never decode together; each waits for nothing but the one who sends them.
+    found = Meter(Machine(apart_s=2.0, computes=0.0), 3, 32).decode(Place(8.0, 500.0))
+    assert isinstance(found, Measurement)
+
+
+def test_the_time_in_which_some_decode_alone_does_not_count():
+    early = Timing(8, 5, 0.0, (1.0, 1.1, 1.3, 1.5, 1.7))
+    late = Timing(8, 5, 0.0, (1.1, 1.3, 1.5, 1.7, 1.8))
+    assert sample_itl_s([early, late]) == pytest.approx(0.2)
+
+
 def test_several_tokens_in_one_event_count_as_several():
-    found = Meter(Machine(tokens_an_event=4), 3, 32).decode(Place(4.0, 500.0))
+    found = Meter(Machine(tokens_an_event=4, tells=False), 3, 32).decode(Place(4.0, 500.0))
     assert found.value_s == pytest.approx(0.009)
 
 
