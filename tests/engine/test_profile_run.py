@@ -1,8 +1,10 @@
 """The profiling Job's command on a real vLLM: the mini sweep, and vLLM's own benchmark beside."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,15 @@ def simulated(place: Path) -> None:
     spec.write_text(SPEC, encoding="utf-8")
     rows = [f"{0.5 * i:.1f},300,40" for i in range(2400)]
     trace.write_text("\n".join(["t_s,isl,osl", *rows]), encoding="utf-8")
-    assert main(["simulate", "-f", str(spec), "--trace", str(trace), "-o", "json"]) == 0
+    # With the profile that was just measured, from a process of its own.
+    command = [sys.executable, "-m", "planner", "simulate", "-f", str(spec), "-o", "json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--trace", str(trace)], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["requests"] > 1000
 
 
 def test_vllm_s_own_benchmark_finds_the_same(engine, place):
