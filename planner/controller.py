@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 
 from planner.adapters.clock import SystemClock, stopwatch_s
 from planner.adapters.memory import MemoryCluster
+from planner.adapters.probe import NearestProbe, PodProbe
 from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
+from planner.decision.rise import CHECK_S
 from planner.errors import ClusterError, InputError
 from planner.inventory import Inventory, Network
 from planner.model import Mode, Service, ServiceKey
-from planner.ports import Cluster, Metrics, Telemetry
+from planner.ports import Cluster, Metrics, Probe, Telemetry
 from planner.printing import print_recommendations
 from planner.process import settle
 from planner.record import TickRecord
@@ -36,8 +38,11 @@ log = logging.getLogger("pd-planner")
 WRONG = 1
 # Between two attempts to read from a cluster that is away at the start [s].
 RETRY_S = 5.0
+# What a read of Prometheus may take for a tick, and between two ticks [s].
+READ_S, LOOK_S = 10.0, 2.0
 
 Ticked = Callable[[Sequence[TickRecord], float], None]
+Checked = Callable[[Sequence[TickRecord]], None]
 
 
 def run(files: Sequence[Path], settings: Settings) -> int:
@@ -54,7 +59,9 @@ def run(files: Sequence[Path], settings: Settings) -> int:
         ticked = _served(settings.http.listen, services, telemetry, opened)
         cluster = live_cluster(settings, services, opened)
         telemetry.append(_events(cluster, services, opened))
-        supervisor = Supervisor(services, metrics, cluster, telemetry, settings.network.network)
+        probe = _probe(services, settings, PodProbe(cluster.pods, stop))
+        network = settings.network.network
+        supervisor = Supervisor(services, metrics, cluster, telemetry, network, probe)
         acting = sum(service.mode is Mode.ACT for service in services)
         log.info("%d services, %d of them in mode Act", len(services), acting)
         _tick_until(stop, supervisor, ticked)
@@ -90,7 +97,8 @@ def recommend(
         s.key: {p.name: running[p.name] * p.pods_per_replica for p in s.pools} for s in services
     }
     cluster = MemoryCluster(counts)
-    return _advise(services, settings, prometheus(settings), cluster, watch=watch, output=output)
+    metrics, stop = prometheus(settings), stop_on_signals() if watch else None
+    return _advise(services, settings, metrics, cluster, stop=stop, output=output)
 
 
 def recommend_live(files: Sequence[Path], settings: Settings, *, watch: bool, output: str) -> int:
@@ -112,7 +120,9 @@ def recommend_live(files: Sequence[Path], settings: Settings, *, watch: bool, ou
                 "or give --current, such as --current prefill=4,decode=6, instead of a cluster"
             )
             raise InputError(f"{error}; {stand_in}") from None
-        return _advise(services, settings, metrics, cluster, watch=watch, output=output)
+        stop = stop_on_signals() if watch else None
+        pods = None if stop is None else PodProbe(cluster.pods, stop)
+        return _advise(services, settings, metrics, cluster, pods, stop=stop, output=output)
 
 
 def _configure_advice(settings: Settings, *, watch: bool) -> None:
@@ -124,24 +134,30 @@ def _advise(
     settings: Settings,
     metrics: Metrics,
     cluster: Cluster,
+    pods: Probe | None = None,
     *,
-    watch: bool,
+    stop: threading.Event | None,
     output: str,
 ) -> int:
-    """Recommend once or for ever; 1 if there was not enough evidence."""
+    """Recommend once, or until `stop`; 1 if there was not enough evidence."""
     asked = [replace(s, mode=Mode.OFF if s.mode is Mode.OFF else Mode.RECOMMEND) for s in services]
     with contextlib.ExitStack() as opened:
-        telemetry: list[Telemetry] = [TickLog()] if watch else []
+        telemetry: list[Telemetry] = [] if stop is None else [TickLog()]
         telemetry += _recorded(settings, opened)
-        supervisor = Supervisor(asked, metrics, cluster, telemetry, settings.network.network)
-        if watch:
-            stop = stop_on_signals()
-            _tick_until(stop, supervisor, lambda told, _: print_recommendations(told, output))
+        probe = None if stop is None else _probe(asked, settings, pods)
+        network = settings.network.network
+        supervisor = Supervisor(asked, metrics, cluster, telemetry, network, probe)
+        if stop is not None:
+
+            def tell(told: Sequence[TickRecord], _elapsed_s: float = 0.0) -> None:
+                print_recommendations(told, output)
+
+            _tick_until(stop, supervisor, tell, tell)
             return 0
         now_s = SystemClock(threading.Event()).now_s()
         supervisor.restore(now_s)
         records = supervisor.tick(now_s)
-        placements = _placements(asked, records, cluster, settings.network.network, now_s)
+        placements = _placements(asked, records, cluster, network, now_s)
     print_recommendations(list(records.values()), output, placements)
     return WRONG if any(record.decision.hold for record in records.values()) else 0
 
@@ -170,8 +186,10 @@ def _placements(
     return found
 
 
-def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -> None:
-    """Tick the services that are due at every beat until `stop`.
+def _tick_until(
+    stop: threading.Event, supervisor: Supervisor, ticked: Ticked, checked: Checked | None = None
+) -> None:
+    """Tick the services that are due at every beat, and check the others, until `stop`.
 
     Parameters
     ----------
@@ -181,6 +199,8 @@ def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -
         Who ticks.
     ticked
         Told what came of it and how long it took [s].
+    checked
+        Told what was asked for between two ticks.
     """
     clock = SystemClock(stop)
     beat_s = supervisor.beat_s()
@@ -195,6 +215,11 @@ def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -
         if due := supervisor.due(at_s):
             tick(at_s, due)
 
+    def check(now_s: float) -> None:
+        risen = supervisor.check(now_s)
+        if risen and checked is not None:
+            checked(list(risen.values()))
+
     for interval_s in sorted({service.interval_s for service in supervisor.services}):
         # As of the last whole interval: a first tick right before the next would find no new
         # scrape there, and the past is replayed at the very moments that were ticked.
@@ -205,7 +230,25 @@ def _tick_until(stop: threading.Event, supervisor: Supervisor, ticked: Ticked) -
             return
         tick(at_s, group)
     settle()
-    run_every({beat_s: beat}, stop)
+    run_every([(beat_s, beat), (CHECK_S, check)], stop)
+
+
+def _probe(services: Sequence[Service], settings: Settings, pods: Probe | None) -> Probe:
+    """Return who looks between two ticks; say of whom the pods themselves are not asked."""
+    # One of its own: two threads ask, and what is late is of no use to a check.
+    metrics = prometheus(settings, LOOK_S)
+    every_s = metrics.scrape_interval_s
+    probe = NearestProbe(pods, metrics, every_s)
+    far = [str(service.key) for service in services if not probe.asks_pods_of(service)]
+    if far:
+        log.info(
+            "between two ticks Prometheus is asked every %g s, not the pods every %g s, for want "
+            "of metrics.probe: %s",
+            every_s,
+            CHECK_S,
+            ", ".join(far),
+        )
+    return probe
 
 
 def _recorded(settings: Settings, opened: contextlib.ExitStack) -> list[Telemetry]:
@@ -303,8 +346,8 @@ def _events(
     return opened.enter_context(contextlib.closing(events))
 
 
-def prometheus(settings: Settings) -> "PrometheusMetrics":
-    """Return the metrics source that the settings name.
+def prometheus(settings: Settings, timeout_s: float = READ_S) -> "PrometheusMetrics":
+    """Return the metrics source that the settings name, with the time that a read may take [s].
 
     Raises
     ------
@@ -319,5 +362,11 @@ def prometheus(settings: Settings) -> "PrometheusMetrics":
             "--prometheus: no address: give --prometheus URL or set PD_PLANNER_PROMETHEUS"
         )
     return PrometheusMetrics(
-        PrometheusAccess(asked.url, asked.token_file, asked.ca_file, headers=asked.header_map)
+        PrometheusAccess(
+            asked.url,
+            asked.token_file,
+            asked.ca_file,
+            headers=asked.header_map,
+            timeout_s=timeout_s,
+        )
     )

@@ -1,13 +1,14 @@
 """One service's loop: read, decide, apply, record. The only place where it meets the outside."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.decision.contention import note_order
 from planner.decision.decide import Inputs, State, decide, rise
 from planner.decision.forecast import forecaster
 from planner.decision.history import fleet_of
+from planner.decision.rise import is_pressed, look
 from planner.errors import ClusterError, MetricsError
 from planner.model import Decision, Fleet, Sample, Service
 from planner.ports import Cluster, Metrics, Telemetry
@@ -36,6 +37,8 @@ class Loop:
         self._state = State()
         # Mean prompt of the last load, to price network paths with [tokens].
         self.prompt_tokens: float | None = None
+        # Replicas asked for by the checks since the last tick, by pool name.
+        self._risen: Mapping[str, int] = {}
         # A predictor whose library is missing says so now, not at the first tick.
         forecaster(service.predictor).start()
 
@@ -84,15 +87,37 @@ class Loop:
     ) -> Decision:
         """Decide on what was read at `now_s` [s, Unix]; nothing is written yet."""
         self._state, decision = decide(self.service, self._state, Inputs(sample, fleet), now_s)
+        self._risen = {}
         if decision.load is not None:
             self.prompt_tokens = decision.load.lengths.isl_mean_tokens
         return decision
 
+    def notice(self, sample: Sample, now_s: float) -> bool:
+        """Return whether what pods show at `now_s` [s, Unix] may call for replicas at once.
+
+        Where it does not it is remembered here, else by `check`, which needs the fleet as well.
+        """
+        if is_pressed(self.service, self._state.rise, sample):
+            return True
+        self._state = replace(self._state, rise=look(self.service, self._state.rise, sample, now_s))
+        return False
+
     def check(
         self, sample: Sample | MetricsError, fleet: Fleet | ClusterError, now_s: float
     ) -> Decision | None:
-        """Decide between two ticks on what pods show at `now_s` [s, Unix]; None: nothing to do."""
+        """Decide between two ticks on what pods show at `now_s` [s, Unix]; None: nothing to do.
+
+        What was asked for since the last tick is not asked for again: where nobody writes it, or
+        the cluster refused it, the next tick decides.
+        """
         self._state, decision = rise(self.service, self._state, Inputs(sample, fleet), now_s)
+        if decision is None:
+            return None
+        desired = {name: pool.desired for name, pool in decision.pools.items()}
+        if all(n <= self._risen.get(name, decision.pools[name].current)
+               for name, n in desired.items()):  # fmt: skip
+            return None
+        self._risen = desired
         return decision
 
     def act(self, decision: Decision, now_s: float) -> TickRecord:

@@ -51,10 +51,15 @@ class Cluster(Protocol):
 
 
 class Probe(Protocol):
-    """Fresh gauges straight from pods or a gateway, for the check between intervals."""
+    """What pods show right now of their queues, for the check between two ticks."""
 
-    def read(self, service: Service, now_s: float) -> Sample | MetricsError:
-        """Return a sample not older than a few seconds; never raises."""
+    def read(
+        self, services: Sequence[Service], now_s: float
+    ) -> Mapping[ServiceKey, Sample | MetricsError]:
+        """Return what is seen at `now_s` [s, Unix]; no entry: nothing new. Never raises.
+
+        A sample holds of every pod the requests waiting, running and finished, and may hold more.
+        """
         ...
 
 

@@ -1,27 +1,41 @@
 """Many services, one process: one batched read, every service's own decision, then the writes.
 
 Services that share nodes are sized first, all of them; what they ask for together is allocated;
-only then is anything written. So two services never both take the last GPU.
+only then is anything written. So two services never both take the last GPU. Between two ticks of a
+service its queues are looked at, and what grows is ordered for at once, by the same path.
 """
 
 import logging
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from planner.decision.contention import claims
 from planner.decision.share import share
 from planner.errors import ClusterError, MetricsError, TargetError
-from planner.inventory import Inventory, Network
+from planner.inventory import Network
 from planner.loop import Loop
-from planner.model import Decision, Fleet, Hold, Mode, Reason, Room, Service, ServiceKey
-from planner.ports import Cluster, Metrics, Telemetry
+from planner.model import (
+    Decision,
+    Fleet,
+    Hold,
+    Mode,
+    PoolDecision,
+    Reason,
+    Sample,
+    Service,
+    ServiceKey,
+)
+from planner.ports import Cluster, Metrics, Probe, Telemetry
 from planner.record import TickRecord
-from planner.topology.capacity import Stock
-from planner.topology.survey import PROMPT_TOKENS, survey
-from planner.topology.tree import Tree, build_tree, is_same_network
+from planner.surveyor import Ground, Surveyor
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Decide = Callable[[Sample | MetricsError, Fleet | ClusterError, float], Decision | None]
 
 # Intervals of history that a restart replays, and the most it goes back [s].
 HISTORY_INTERVALS, HISTORY_S = 240, 24 * 3600.0
@@ -40,6 +54,8 @@ class Supervisor:
         Who is told of every tick.
     network
         What is known of the paths between nodes.
+    probe
+        Who looks at the pods between two ticks; None: nobody does.
     """
 
     def __init__(
@@ -49,14 +65,20 @@ class Supervisor:
         cluster: Cluster,
         telemetry: Sequence[Telemetry] = (),
         network: Network = Network(),  # noqa: B008 - a frozen value
+        probe: Probe | None = None,
     ) -> None:
         self._metrics = metrics
         self._cluster = cluster
-        self._network = network
         self._loops = {s.key: Loop(s, cluster, telemetry) for s in services}
         self._contested = contested(services)
-        self._charted: tuple[Inventory, Tree] | None = None
+        self._surveyor = Surveyor(cluster, network)
         self._ticked_s: dict[ServiceKey, float] = {}
+        self._probe = probe
+        # Services that the probe can't see, and those not checked again before their next tick.
+        self._unseen: set[ServiceKey] = set()
+        self._faulty: set[ServiceKey] = set()
+        # Ticks and checks come from two threads; only the probe is read outside.
+        self._deciding = threading.Lock()
 
     @property
     def services(self) -> tuple[Service, ...]:
@@ -97,10 +119,113 @@ class Supervisor:
         self, now_s: float, services: Sequence[Service] | None = None
     ) -> dict[ServiceKey, TickRecord]:
         """Read, decide and apply for all services, or those given, at `now_s` [s, Unix]."""
+        with self._deciding:
+            return self._tick(now_s, services)
+
+    def check(self, now_s: float) -> dict[ServiceKey, TickRecord]:
+        """Look at the pods of services that are not due at `now_s` [s, Unix]; order what rises.
+
+        Nothing is released, and what can't be seen orders nothing. A tick is never waited for: it
+        decides on more.
+        """
+        asked = self._between_ticks(now_s)
+        if self._probe is None or not asked:
+            return {}
+        seen = self._probe.read(asked, now_s)
+        if not self._deciding.acquire(blocking=False):
+            return {}
+        try:
+            return self._check([s for s in asked if self._ticked_s[s.key] < now_s], seen, now_s)
+        finally:
+            self._deciding.release()
+
+    def _between_ticks(self, now_s: float) -> list[Service]:
+        """Return the services that may order between two ticks, and are due for none."""
+        due = {service.key for service in self.due(now_s)}
+        return [
+            s
+            for s in self.services
+            if s.mode is not Mode.OFF
+            and s.key in self._ticked_s
+            and s.key not in due
+            and s.key not in self._contested
+            and s.key not in self._faulty
+        ]
+
+    def _check(
+        self,
+        asked: Sequence[Service],
+        seen: Mapping[ServiceKey, Sample | MetricsError],
+        now_s: float,
+    ) -> dict[ServiceKey, TickRecord]:
+        pressed: dict[ServiceKey, Sample] = {}
+        for service in asked:
+            key, sample = service.key, self._told(service, seen.get(service.key))
+            if sample is None:
+                continue
+            found = safely(key, partial(self._loops[key].notice, sample, now_s))
+            if isinstance(found, Exception):
+                self._faulty.add(key)
+            elif found:
+                pressed[key] = sample
+        rising = [s for s in asked if s.key in pressed]
+        if not rising:
+            return {}
+        fleets = self._cluster.fleets(rising, now_s)
+        ground = self._surveyor.ground(now_s)
+        surveyed: dict[ServiceKey, Fleet | ClusterError] = {}
+        decisions: dict[ServiceKey, Decision] = {}
+        for service in rising:
+            key = service.key
+            fleet = fleets.get(key, ClusterError("the cluster left the service out"))
+            check = self._loops[key].check
+            surveyed[key], decision = self._decided(
+                service, check, pressed[key], fleet, ground, now_s
+            )
+            if decision is not None and decision.hold is None:
+                decisions[key] = decision
+            elif decision is not None:
+                self._faulty.add(key)
+        if decisions and isinstance(ground, Ground):
+            decisions = self._shared(decisions, surveyed, ground, now_s)
+        return {key: self._loops[key].act(decision, now_s) for key, decision in decisions.items()}
+
+    def _told(self, service: Service, sample: Sample | MetricsError | None) -> Sample | None:
+        """Return what the probe told of a service, if it did; the first time it can't is logged."""
+        if isinstance(sample, Sample):
+            self._unseen.discard(service.key)
+            return sample
+        if sample is not None and service.key not in self._unseen:
+            self._unseen.add(service.key)
+            log.warning("%s; no order between two ticks until it is mended", sample)
+        return None
+
+    def _shared(
+        self,
+        decisions: Mapping[ServiceKey, Decision],
+        surveyed: Mapping[ServiceKey, Fleet | ClusterError],
+        ground: Ground,
+        now_s: float,
+    ) -> dict[ServiceKey, Decision]:
+        """Return the decisions cut to what is left beside what all services have ordered."""
+        others = [s for s in self.services if s.key not in decisions and s.mode is Mode.ACT]
+        fleets: dict[ServiceKey, Fleet | ClusterError] = dict(surveyed)
+        read = self._cluster.fleets(others, now_s) if others else {}
+        for service in others:
+            fleet = read.get(service.key, ClusterError("the cluster left the service out"))
+            fleets[service.key] = self._surveyed(service, fleet, ground)
+        staying = {s.key: as_it_is(s, fleets[s.key], now_s) for s in others}
+        asking = [s for s in self.services if s.key in decisions or s.key in staying]
+        granted = share(asking, fleets, {**staying, **decisions}, ground.stock, ground.tree)
+        return {key: granted[key] for key in decisions}
+
+    def _tick(
+        self, now_s: float, services: Sequence[Service] | None
+    ) -> dict[ServiceKey, TickRecord]:
         due = self.services if services is None else services
         samples = self._metrics.read(due, now_s)
         fleets = self._cluster.fleets(due, now_s)
-        ground = self._ground(now_s)
+        ground = self._surveyor.ground(now_s)
         surveyed: dict[ServiceKey, Fleet | ClusterError] = {}
         decisions: dict[ServiceKey, Decision] = {}
         for service in due:
@@ -108,51 +233,41 @@ class Supervisor:
             fleet = fleets.get(key, ClusterError("the cluster left the service out"))
             sample = samples.get(key, MetricsError("the metrics source left the service out"))
             self._ticked_s[key] = now_s
-            try:
-                surveyed[key] = self._contested.get(key) or self._surveyed(service, fleet, ground)
-                decisions[key] = self._loops[key].decide(sample, surveyed[key], now_s)
-            except Exception as error:  # one service's fault must not stop the others
-                log.exception("%s: fault of the planner", key)
-                surveyed[key] = ClusterError("not decided")
-                decisions[key] = broken(error, now_s)
+            self._faulty.discard(key)
+            decide = self._loops[key].decide
+            surveyed[key], decision = self._decided(service, decide, sample, fleet, ground, now_s)
+            assert decision is not None
+            decisions[key] = decision
         if isinstance(ground, Ground):
             decisions = share(due, surveyed, decisions, ground.stock, ground.tree)
         return {key: self._loops[key].act(decision, now_s) for key, decision in decisions.items()}
 
+    def _decided(
+        self,
+        service: Service,
+        decide: Decide,
+        sample: Sample | MetricsError,
+        fleet: Fleet | ClusterError,
+        ground: Ground | ClusterError | None,
+        now_s: float,
+    ) -> tuple[Fleet | ClusterError, Decision | None]:
+        """Return the fleet as surveyed and what one service does; a fault of its own is a hold."""
+
+        def survey_and_decide() -> tuple[Fleet | ClusterError, Decision | None]:
+            contest = self._contested.get(service.key)
+            found = contest or self._surveyed(service, fleet, ground)
+            return found, decide(sample, found, now_s)
+
+        done = safely(service.key, survey_and_decide)
+        if isinstance(done, Exception):
+            return ClusterError("not decided"), broken(done, now_s)
+        return done
+
     def _surveyed(
-        self, service: Service, fleet: Fleet | ClusterError, ground: "Ground | ClusterError | None"
+        self, service: Service, fleet: Fleet | ClusterError, ground: Ground | ClusterError | None
     ) -> Fleet | ClusterError:
-        """Return the fleet with what the cluster's nodes and network mean for it."""
-        if isinstance(fleet, ClusterError) or ground is None:
-            return fleet
-        if isinstance(ground, ClusterError):
-            return unread(service, fleet, ground)
-        tokens = self._loops[service.key].prompt_tokens or PROMPT_TOKENS
-        found = survey(service, fleet, ground.stock, ground.tree, self._network, tokens)
-        return replace(
-            fleet,
-            rooms=found.rooms,
-            domains=found.domains,
-            transfer=found.transfer,
-            notes=found.notes,
-        )
-
-    def _ground(self, now_s: float) -> "Ground | ClusterError | None":
-        """Return nodes and network at `now_s` [s, Unix]; the tree only anew when it changed."""
-        inventory = self._cluster.inventory(now_s)
-        if not isinstance(inventory, Inventory):
-            return inventory
-        if self._charted is None or not is_same_network(self._charted[0], inventory):
-            self._charted = (inventory, build_tree(inventory.hypernodes, inventory.nodes))
-        return Ground(Stock(inventory), self._charted[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What all services of a tick stand on: nodes with what is free on them, and domains."""
-
-    stock: Stock
-    tree: Tree
+        tokens = self._loops[service.key].prompt_tokens
+        return self._surveyor.surveyed(service, fleet, ground, tokens)
 
 
 def contested(services: Sequence[Service]) -> dict[ServiceKey, TargetError]:
@@ -173,18 +288,31 @@ def contested(services: Sequence[Service]) -> dict[ServiceKey, TargetError]:
     return faults
 
 
+def as_it_is(service: Service, fleet: Fleet | ClusterError, now_s: float) -> Decision:
+    """Return the decision to leave a service as it is, for others to see what it has ordered."""
+    if isinstance(fleet, ClusterError):
+        return Decision(now_s, {}, ())
+    pools: dict[str, PoolDecision] = {}
+    for pool in service.pools:
+        of_pool = fleet.pools[pool.name]
+        ordered = of_pool.replicas // pool.pods_per_replica
+        ready = of_pool.ready(pool.pods_per_replica)
+        domain = fleet.domains.get(pool.name)
+        pools[pool.name] = PoolDecision(ordered, ordered, ordered, ready, pool.startup_s, domain)
+    return Decision(now_s, pools, ())
+
+
+def safely(key: ServiceKey, act: Callable[[], T]) -> T | Exception:
+    """Return what came of it, or the fault: one service's must not stop the others."""
+    try:
+        return act()
+    except Exception as error:
+        log.exception("%s: fault of the planner", key)
+        return error
+
+
 def broken(error: Exception, now_s: float) -> Decision:
     """Return the decision to do nothing after a fault of the planner itself."""
     message = f"fault of the planner, see its log: {type(error).__name__}: {error}; holding"
     reason = Reason("InternalError", message)
     return Decision(now_s, {}, (reason,), Hold(reason))
-
-
-def unread(service: Service, fleet: Fleet, error: ClusterError) -> Fleet:
-    """Return a fleet whose nodes could not be read: what runs has room, nothing more is known."""
-    rooms = {
-        p.name: Room(fleet.pools[p.name].replicas // p.pods_per_replica, why="nodes are not known")
-        for p in service.pools
-    }
-    message = f"nodes and network can't be read, no scale-up: {error}"
-    return replace(fleet, rooms=rooms, notes=(Reason("TopologyUnreadable", message),))

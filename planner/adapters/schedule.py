@@ -2,20 +2,20 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from planner.adapters.clock import SystemClock
 
 Job = Callable[[float], None]
 
 
-def run_every(jobs: Mapping[float, Job], stop: threading.Event) -> None:
+def run_every(jobs: Iterable[tuple[float, Job]], stop: threading.Event) -> None:
     """Run each job every so many seconds, at whole multiples of its interval, until `stop`.
 
     Parameters
     ----------
     jobs
-        Interval [s] → what is called with the time of the run [s, Unix].
+        Intervals [s], each with what is called with the time of the run [s, Unix].
     stop
         Ends the schedule; runs in progress are finished.
 
@@ -34,7 +34,7 @@ def run_every(jobs: Mapping[float, Job], stop: threading.Event) -> None:
         job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         timezone="UTC",
     )
-    for interval_s, job in jobs.items():
+    for interval_s, job in jobs:
         # Anchored at the epoch: restarts and replicas tick at the same moments.
         trigger = IntervalTrigger(
             seconds=interval_s, start_date="1970-01-01 00:00:00", timezone="UTC"

@@ -16,8 +16,12 @@ from planner.sizing import decode, prefill
 
 # How often is looked [s], and how far back arrivals are counted [s].
 CHECK_S, WINDOW_S = 5.0, 20.0
-# Looks that make a rate: fewer are one burst.
-MIN_LOOKS = 3
+# Looks that make a rate: fewer are one burst. Where looks are rarer than every 5 s (Prometheus has
+# a new figure once a scrape) they are kept longer, but none longer than a tick usually takes [s].
+MIN_LOOKS, STALE_S = 3, 60.0
+# A pod that was not seen before is new, unless it has finished more than so many times what a
+# replica can since the last look: then it was there and did not answer.
+MOST_WORK = 2.0
 # Share of the time that the TTFT leaves for waiting, from which a queue is too long.
 LONG_WAIT = 0.5
 # Utilisation that an order aims at, and the time in which it works off the queue [s].
@@ -95,9 +99,36 @@ def look(service: Service, memory: RiseMemory, sample: Sample, now_s: float) -> 
     """Return the memory after one more look at the pods."""
     looks: dict[str, tuple[Look, ...]] = {}
     for pool in service.pools:
-        kept = (past for past in memory.looks.get(pool.name, ()) if past.at_s >= now_s - WINDOW_S)
-        looks[pool.name] = (*kept, _look(sample.pools.get(pool.name, ()), pool, now_s))
+        kept = _kept(memory.looks.get(pool.name, ()), now_s)
+        seen = _look(sample.pools.get(pool.name, ()), pool, now_s)
+        is_new = not kept or seen.at_s > kept[-1].at_s
+        looks[pool.name] = (*kept, seen) if is_new else kept
     return replace(memory, looks=looks)
+
+
+def _kept(looks: tuple[Look, ...], now_s: float) -> tuple[Look, ...]:
+    """Return the looks that still count: those of the window, or the few that make a rate."""
+    fresh = tuple(past for past in looks if past.at_s >= now_s - WINDOW_S)
+    last = tuple(past for past in looks[1 - MIN_LOOKS :] if past.at_s >= now_s - STALE_S)
+    return max(fresh, last, key=len)
+
+
+def is_pressed(service: Service, memory: RiseMemory, sample: Sample) -> bool:
+    """Return whether a look may call for replicas, however many there are: else `rises` is empty.
+
+    It needs no fleet, so that a service without a queue costs the cluster no question.
+    """
+    for pool in service.pools:
+        seen = _look(sample.pools.get(pool.name, ()), pool, sample.at_s)
+        limit, looks = memory.limits.get(pool.name), memory.looks.get(pool.name, ())
+        if limit is None or seen.pods == 0 or len(looks) < MIN_LOOKS - 1:
+            continue
+        # The fleet may hold fewer ready replicas than answered, at least one.
+        if pool.role is Role.PREFILL and seen.waiting > 0.0:
+            return True
+        if 0 < limit.batch < seen.inside:
+            return True
+    return False
 
 
 def _look(pods: tuple[PodSample, ...], pool: Pool, now_s: float) -> Look:
@@ -105,7 +136,9 @@ def _look(pods: tuple[PodSample, ...], pool: Pool, now_s: float) -> Look:
     waiting = sum(pod.gauges.get(Signal.WAITING, 0.0) for pod in pods)
     running = sum(pod.gauges.get(Signal.RUNNING, 0.0) for pod in pods)
     finished = {p.pod: p.histograms[counted].count for p in pods if counted in p.histograms}
-    return Look(now_s, len(pods), waiting, waiting + running, finished)
+    # When the figures are of: Prometheus may show the same scrape twice.
+    at_s = max((pod.at_s for pod in pods), default=now_s)
+    return Look(at_s, len(pods), waiting, waiting + running, finished)
 
 
 def rises(service: Service, memory: RiseMemory, fleet: Fleet) -> dict[str, Rise]:
@@ -154,7 +187,7 @@ class _Need:
 def _for_prompts(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need | None:
     first, last = looks[0], looks[-1]
     span_s = last.at_s - first.at_s
-    finished = sum(_finished(a, b) for a, b in pairwise(looks))
+    finished = sum(_finished(a, b, limit.rate_rps) for a, b in pairwise(looks))
     rate_rps = max(finished + last.inside - first.inside, 0.0) / span_s
     each_rps = limit.rate_rps
     if finished > 0.0 and all(seen.waiting > 0.0 for seen in looks):
@@ -166,9 +199,13 @@ def _for_prompts(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need | N
     return _Need(replicas, last.waiting, rate_rps)
 
 
-def _finished(earlier: Look, later: Look) -> float:
+def _finished(earlier: Look, later: Look, each_rps: float) -> float:
     """Return what finished between two looks, on pods that did not start anew."""
-    changes = (n - earlier.finished.get(pod, 0.0) for pod, n in later.finished.items())
+    most = MOST_WORK * each_rps * (later.at_s - earlier.at_s)
+    changes = (
+        n - earlier.finished[pod] if pod in earlier.finished else n if n <= most else 0.0
+        for pod, n in later.finished.items()
+    )
     return sum(change for change in changes if change > 0.0)
 
 

@@ -35,7 +35,7 @@ def stop() -> threading.Event:
 def test_a_job_runs_at_whole_multiples_of_its_interval(stop: threading.Event):
     # Long enough that being late on a loaded machine is not half an interval.
     runs = Runs(stop)
-    run_every({0.5: runs}, stop)
+    run_every({0.5: runs}.items(), stop)
     assert len(runs.times_s) == 3
     late_s = sorted(at_s % 0.5 for at_s in runs.times_s)
     assert late_s[1] < 0.25, late_s
@@ -43,7 +43,7 @@ def test_a_job_runs_at_whole_multiples_of_its_interval(stop: threading.Event):
 
 def test_jobs_of_several_intervals_run_side_by_side(stop: threading.Event):
     often, seldom = Runs(threading.Event(), 99), Runs(stop)
-    run_every({INTERVAL_S: often, 4 * INTERVAL_S: seldom}, stop)
+    run_every({INTERVAL_S: often, 4 * INTERVAL_S: seldom}.items(), stop)
     assert len(often.times_s) > len(seldom.times_s) >= 3
 
 
@@ -56,7 +56,7 @@ def test_a_run_that_fails_is_logged_and_the_next_one_comes(
         runs(at_s)
         raise ValueError("of the second kind")
 
-    run_every({INTERVAL_S: fail}, stop)
+    run_every({INTERVAL_S: fail}.items(), stop)
     assert len(runs.times_s) >= 3
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) >= 3
@@ -69,7 +69,7 @@ def test_the_schedule_ends_when_nobody_reads(stop: threading.Event, error: BaseE
         raise error
 
     with pytest.raises(type(error)):
-        run_every({INTERVAL_S: write}, stop)
+        run_every({INTERVAL_S: write}.items(), stop)
     assert stop.is_set()
 
 
@@ -84,7 +84,7 @@ def test_a_slow_run_is_not_joined_by_a_second(stop: threading.Event):
         alone.release()
         runs(at_s)
 
-    run_every({INTERVAL_S: slow}, stop)
+    run_every({INTERVAL_S: slow}.items(), stop)
     assert was_alone
     assert all(was_alone)
 
@@ -97,14 +97,14 @@ def test_a_run_in_progress_is_finished(stop: threading.Event):
         pause(INTERVAL_S)
         done.append(at_s)
 
-    run_every({INTERVAL_S: slow}, stop)
+    run_every({INTERVAL_S: slow}.items(), stop)
     assert done
 
 
 def test_nothing_runs_once_stop_is_asked_for(stop: threading.Event):
     stop.set()
     runs = Runs(stop)
-    run_every({5.0: runs}, stop)
+    run_every({5.0: runs}.items(), stop)
     assert runs.times_s == []
 
 
@@ -121,7 +121,7 @@ class TestSignals:
         stop = stop_on_signals()
         assert not stop.is_set()
         deadline = Deadline(30.0)
-        run_every({INTERVAL_S: once(lambda: os.kill(os.getpid(), number))}, stop)
+        run_every({INTERVAL_S: once(lambda: os.kill(os.getpid(), number))}.items(), stop)
         assert stop.is_set()
         assert deadline.left_s() > 0.0
 
