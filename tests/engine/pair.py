@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -98,7 +99,7 @@ def _server(engine: Engine, log: Path, core: int, role: str) -> EngineServer:
     return EngineServer(engine, log, flags, environment, core)
 
 
-def _events(server: EngineServer, body: dict[str, object]) -> Iterator[dict[str, object]]:
+def _events(server: EngineServer, body: dict[str, object]) -> Iterator[dict[str, Any]]:
     # What a streaming answer holds, event by event; the last one carries the usage.
     asked = {"model": MODEL_NAME, "stream": True, "stream_options": {"include_usage": True}, **body}
     with requests.Session() as session:

@@ -144,7 +144,7 @@ def test_decode_is_as_full_as_its_token_gaps_say(evidence: Evidence):
 
 def test_recommend_decides_on_it(evidence: Evidence):
     said = evidence.recommended
-    assert (said.exit_code, said.err) == (0, "")
+    assert (said.exit_code, said.err) == (0, ""), f"{said.out}\n{said.err}"
     record = said.record
     assert record["hold"] is None
     assert record["load"]["tokens"]["prefill"]["up_tps"] > 0

@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample as PrometheusSample
 from planner.adapters.memory import MemoryCluster
 from planner.adapters.prometheus import PrometheusAccess, PrometheusMetrics
 from planner.decision.observe import observe
-from planner.model import Hold, Observation, Sample, Service, Signal
+from planner.model import Fleet, Hold, Observation, Sample, Service, Signal
 from planner.spec.service import load_services
 from tests.cluster.processes import ROOT
 from tests.cluster.waiting import wait_for
@@ -48,7 +48,7 @@ FRESH = (
 )
 AGAIN = ((1, 300, 16), (4, 700, 5))
 
-SPEC = {
+SPEC: dict[str, Any] = {
     "apiVersion": "pd-planner.io/v1alpha1",
     "kind": "PDAutoscaler",
     "metadata": {"name": MODEL_NAME, "namespace": "inference"},
@@ -161,11 +161,14 @@ class _Eyes:
             )
             return found if seen == (requests, requests) else None
 
-        return wait_for(f"Prometheus has seen {requests} requests", look, 60.0)
+        seen = wait_for(f"Prometheus has seen {requests} requests", look, 60.0)
+        assert seen is not None
+        return seen
 
     def observe(self, before: Sample, after: Sample) -> Observation:
         cluster = MemoryCluster({self.service.key: CURRENT})
         fleet = cluster.fleets([self.service], after.at_s)[self.service.key]
+        assert isinstance(fleet, Fleet)
         seen = observe(self.service, before, after, fleet, after.at_s)
         assert not isinstance(seen, Hold), seen
         return seen
