@@ -105,13 +105,17 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The requests of one interval as the client, the servers and the planner saw them."""
+    """The requests of one interval as the client, the servers and the planner saw them.
+
+    `prefill_span_s` is the time between the two scrapes of the prefill server that were read.
+    """
 
     service: Service
     served: Sequence[Served]
     prefill: Page
     decode: Page
     observation: Observation
+    prefill_span_s: float
     recommended: Said
 
 
@@ -136,8 +140,15 @@ def gather(engine: Engine, prometheus_binary: Path, folder: Path) -> Evidence:
         # `recommend` compares with the sample an interval ago.
         wait_for("an interval has passed", lambda: wall_clock_s() > began_s + INTERVAL_S + 5.0, 60)
         recommended = _recommend(spec, server.url, folder)
-    observation = eyes.observe(before, after)
-    return Evidence(loaded.service, served, prefill, decode, observation, recommended)
+    return Evidence(
+        service=loaded.service,
+        served=served,
+        prefill=prefill,
+        decode=decode,
+        observation=eyes.observe(before, after),
+        prefill_span_s=after.pools["prefill"][0].at_s - before.pools["prefill"][0].at_s,
+        recommended=recommended,
+    )
 
 
 class _Eyes:
