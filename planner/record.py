@@ -56,6 +56,11 @@ class TickRecord:
         why = self.why(moved) if moved else first.message if first is not None else ""
         return ", ".join(steps) + (f": {why}" if why else "")
 
+    @property
+    def is_check(self) -> bool:
+        """Whether it is an order between two ticks: it saw queues alone, and no interval."""
+        return any(reason.code == "QueueGrowing" for reason in self.decision.reasons)
+
     def why(self, pools: Sequence[str]) -> str:
         """Return in words why pools move: what caps them, else what they need; empty: unknown."""
         decision = self.decision

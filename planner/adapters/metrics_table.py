@@ -77,7 +77,8 @@ class Exported:
         capped = {r.code for r in decision.reasons if hold is None or r != hold.reason}
         return replace(
             self,
-            decision=decision,
+            # An order between two ticks saw no interval: what the last tick saw goes on.
+            decision=decision if seen or hold or self.decision is None else self.decision,
             pools=decision.pools or self.pools,
             newest_s=self.newest_s if seen is None else decision.at_s - seen.age_s,
             holds=_plus_one(self.holds, held),

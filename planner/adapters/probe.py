@@ -39,7 +39,7 @@ from planner.ports import Metrics, Probe
 # For all pods of all services together [s]: less than the time between two checks.
 TIMEOUT_S: Final = 2.0
 # Pods asked at the same time, and how soon a wish to stop is noticed [s].
-AT_ONCE: Final = 16
+AT_ONCE: Final = 32
 STOP_S: Final = 0.05
 # A vLLM shows some 100 KB; more than this is no metrics page [bytes].
 LARGEST_BYTES: Final = 8 * 1024 * 1024
@@ -53,11 +53,10 @@ PodsOf = Callable[[Sequence[Service]], Mapping[ServiceKey, Pods | ClusterError]]
 """Services → their pods by pool name, without asking anybody."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """One pod that is asked, and what for."""
+    """One pod that is asked, and what for; each is another."""
 
-    key: ServiceKey
     pool: str
     pod: str
     url: str
@@ -91,9 +90,11 @@ class PodProbe:
     ) -> Mapping[ServiceKey, Sample | MetricsError]:
         """Return what pods show at `now_s` [s, Unix], one entry a service; never raises."""
         pods = self._pods_of(services)
-        asked = [one for s in services for one in asked_of(s, pods.get(s.key, {}))]
-        answers = self._ask(asked, now_s)
-        return {s.key: sample_of(s, pods.get(s.key, {}), asked, answers, now_s) for s in services}
+        asked = {s.key: asked_of(s, pods.get(s.key, {})) for s in services}
+        answers = self._ask([one for ones in asked.values() for one in ones], now_s)
+        return {
+            s.key: sample_of(s, pods.get(s.key, {}), asked[s.key], answers, now_s) for s in services
+        }
 
     def _ask(self, asked: Sequence[Asked], now_s: float) -> dict[Asked, PodSample | MetricsError]:
         """Return the answers that came in time."""
@@ -215,7 +216,6 @@ def asked_of(service: Service, pods: Pods | ClusterError) -> list[Asked]:
         return []
     return [
         Asked(
-            key=service.key,
             pool=pool.name,
             pod=pod.name,
             url=url_of(pod.ip, pool.probe),
@@ -256,7 +256,7 @@ def sample_of(
         return MetricsError(f"{service.key}: the pods are not known: {pods}")
     found: dict[str, tuple[PodSample, ...]] = {}
     for pool in service.pools:
-        mine = [one for one in asked if one.key == service.key and one.pool == pool.name]
+        mine = [one for one in asked if one.pool == pool.name]
         told = [answers.get(one, MetricsError(f"{one.url}: no answer in time")) for one in mine]
         read = tuple(one for one in told if isinstance(one, PodSample))
         serving = len(_serving(pods.get(pool.name, ())))

@@ -192,8 +192,10 @@ def _overview(lines: Sequence[RecordLine]) -> list[str]:
     """Return how often what happened over the whole file."""
     decisions = [line.record.decision for line in lines]
     orders = sum(1 for line in lines if line.record.applied)
+    checks = sum(1 for line in lines if line.record.is_check)
     first_s, last_s = min(d.at_s for d in decisions), max(d.at_s for d in decisions)
-    ticks = f"{len(lines):,} ticks from {moment(first_s)} to {moment(last_s)}"
+    ticks = f"{len(lines) - checks:,} ticks from {moment(first_s)} to {moment(last_s)}"
+    ticks += f", {checks:,} orders asked for between them" if checks else ""
     holds = Counter(d.hold.reason.code for d in decisions if d.hold)
     # A hold is among its decision's reasons too and is counted once.
     caps = Counter(r.code for d in decisions for r in d.reasons

@@ -48,6 +48,8 @@ def _trouble(record: TickRecord) -> Standing | None:
 
 def _verdict(service: Service, decision: Decision) -> Standing:
     """Return how the SLA was met; it is missed where even the bound from above tells so."""
+    if any(reason.code == "QueueGrowing" for reason in decision.reasons):
+        return Standing("queue growing", "limited")
     seen, asked = decision.observation, service.sla.attainment_ratio
     shares = [s for s in (seen.ttft, seen.itl) if s is not None] if seen else []
     if any(share.upper < asked for share in shares):

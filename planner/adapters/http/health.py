@@ -71,7 +71,9 @@ class Health:
             }
 
     def record(self, tick: TickRecord) -> None:
-        """Take one tick."""
+        """Take one tick; an order between two of them says nothing of Prometheus."""
+        if tick.is_check:
+            return
         now_s, hold = self._elapsed_s(), tick.decision.hold
         away = BLIND.get(hold.reason.code) if hold is not None else None
         with self._lock:

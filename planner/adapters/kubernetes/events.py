@@ -92,7 +92,9 @@ class KubernetesEvents:
             place = (tick.service, pool.name)
             notices = {one.change: one for one in notices_of(tick, pool.name)}
             told = self._told.get(place, frozenset())
-            self._told[place] = frozenset(c for c, one in notices.items() if one.is_warning)
+            warned = frozenset(c for c, one in notices.items() if one.is_warning)
+            # An order between two ticks knows nothing of what the last tick warned of: it goes on.
+            self._told[place] = warned | told if tick.is_check else warned
             for change, one in notices.items():
                 if change not in told:
                     self._put(tick, pool, one)
