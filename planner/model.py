@@ -34,6 +34,13 @@ class Mode(StrEnum):
     ACT = "Act"
 
 
+class Sizing(StrEnum):
+    """What of the forecast is sized for: all of it, failures at a price, or one quantile."""
+
+    DISTRIBUTION = "Distribution"
+    QUANTILE = "Quantile"
+
+
 class Statistic(StrEnum):
     """What the SLA's latencies mean: a share of all requests, or the mean."""
 
@@ -134,7 +141,7 @@ class Behavior:
     """HPA's `behavior`; defaults: free upwards, 300 s of stabilisation downwards."""
 
     scale_up: ScalingRules = ScalingRules()
-    scale_down: ScalingRules = ScalingRules(stabilization_window_s=300.0, tolerance=0.1)
+    scale_down: ScalingRules = ScalingRules(stabilization_window_s=180.0, tolerance=0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +261,8 @@ class Service:
     predictor: str = "Kalman"
     up_quantile: float = 0.65
     keep_quantile: float = 0.9
+    sizing: Sizing = Sizing.DISTRIBUTION
+    caution: float = 1.0
     transfer: Transfer = Transfer()
     topology: Topology = Topology()
 
@@ -626,6 +635,9 @@ class TokenLoad:
         Higher quantile from now until then: what must not be released.
     fallback
         Whether the predictor was replaced by the last value.
+    up_points
+        The whole predictive distribution over the time when an order made now serves, as
+        (tokens/s, probability); empty where the quantiles alone are sized for.
     """
 
     seen_tps: float
@@ -633,6 +645,7 @@ class TokenLoad:
     up_tps: float
     keep_tps: float
     fallback: bool = False
+    up_points: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

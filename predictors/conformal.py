@@ -11,12 +11,14 @@ from typing import Generic
 import numpy as np
 
 from predictors.adaptive import adapted
+from predictors.analogs import analogs, weighted_quantiles
 from predictors.base import FloatArray, Predictor, StateT, require_observation
 from predictors.errors import PredictorError
 from predictors.residuals import (
     PRIOR_POINTS,
     conformal_quantile,
     mean_load,
+    residuals_by_level,
     scaled_residuals,
     with_prior,
 )
@@ -275,6 +277,33 @@ class Forecaster(Generic[StateT]):
         first, last = self._window_ahead(first_step, last_step)
         measured = scaled_residuals(state.issued, state.realised, first, last)
         return adapted(measured, first, last) if self.adaptive else with_prior(measured)
+
+    def points(
+        self, state: ForecasterState[StateT], first_step: int, last_step: int, levels: FloatArray
+    ) -> FloatArray:
+        """Return quantiles of the highest value over a window, given the level of the forecast.
+
+        Parameters
+        ----------
+        state : ForecasterState[StateT]
+            State after the last interval.
+        first_step, last_step : int
+            Window ahead [intervals], as for `forecast`.
+        levels : FloatArray
+            Probabilities, ascending.
+
+        Returns
+        -------
+        FloatArray
+            In the unit of the series, ≥ 0, ascending, shape of `levels`; see `analogs`.
+        """
+        first, last = self._window_ahead(first_step, last_step)
+        mean = float(state.ahead[first - 1 : last].max())
+        scale = max(mean, mean_load(state.realised))
+        measured, predicted = residuals_by_level(state.issued, state.realised, first, last)
+        errors, weights = analogs(measured, predicted, mean)
+        found: FloatArray = mean + weighted_quantiles(errors, weights, levels) * scale
+        return np.maximum(found, 0.0)
 
     def _window_ahead(self, first_step: int, last_step: int) -> tuple[int, int]:
         """Clamp a window of steps to the longest horizon.

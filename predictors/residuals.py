@@ -30,6 +30,11 @@ def _normal(width: int) -> tuple[FloatArray, float]:
     return points, normal.inv_cdf(0.5 ** (1 / width))
 
 
+def normal_points() -> FloatArray:
+    """Return the standard normal's prior points, ascending, shape (24,)."""
+    return _normal(1)[0]
+
+
 def mean_load(realised: FloatArray) -> float:
     """Return the load an average request saw, Σx² / Σx over the window; zero if all is silent.
 
@@ -68,6 +73,14 @@ def scaled_residuals(issued: FloatArray, realised: FloatArray, first: int, last:
         (highest realised - highest predicted) / max(highest predicted, mean load), in order of
         time, shape (≤ window - last,).
     """
+    errors, _ = residuals_by_level(issued, realised, first, last)
+    return errors
+
+
+def residuals_by_level(
+    issued: FloatArray, realised: FloatArray, first: int, last: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return what `scaled_residuals` does and, in the same order, the highest predicted."""
     origins = realised.size - last
     highest = predicted = np.full(origins, np.nan)
     for step in range(first, last + 1):
@@ -79,7 +92,7 @@ def scaled_residuals(issued: FloatArray, realised: FloatArray, first: int, last:
     # Silence foretold and seen: no error, on any scale.
     scale[scale == 0] = 1.0
     errors: FloatArray = (highest[known] - predicted[known]) / scale[known]
-    return errors
+    return errors, predicted[known]
 
 
 def with_prior(measured: FloatArray) -> FloatArray:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from planner.decision.lengths import length_mix
-from planner.model import Histogram, Load, Observation, Role, Service, TokenLoad
+from planner.model import Histogram, Load, Observation, Role, Service, Sizing, TokenLoad
 from planner.sizing.dispersion import SCALES_S, dispersion_curve
 from predictors import build
 from predictors.conformal import Forecaster, ForecasterState
@@ -18,6 +20,10 @@ SMOOTH_S = 300.0
 MIX_REQUESTS = 20.0
 # Intervals that dispersion is measured over.
 DISPERSION_INTERVALS = 60
+# Slices of the predictive distribution, each told by its middle: finer at the top, where the
+# failures are.
+SLICES = (0.2, 0.2, 0.2, 0.2, 0.1, 0.05, 0.03, 0.02)
+LEVELS = np.cumsum(SLICES) - 0.5 * np.array(SLICES)
 # Entries beyond which a smoothed histogram forgets nothing by keeping fewer of them.
 MAX_ENTRIES = 1e6
 
@@ -40,7 +46,7 @@ class ForecastMemory:
 @cache
 def forecaster(name: str) -> Forecaster[Any]:
     """Return the forecaster of that name; it holds no state, so one serves every service."""
-    return Forecaster(build(name))
+    return Forecaster(build(name), adaptive=True)
 
 
 def age(service: Service, memory: ForecastMemory) -> ForecastMemory:
@@ -137,12 +143,17 @@ def _token_load(
     last = max(math.ceil((lead + service.interval_s) / service.interval_s - 1e-9), first)
     up = machine.forecast(state, first, last, service.up_quantile)
     keep = machine.forecast(state, 1, last, service.keep_quantile)
+    up_points: tuple[tuple[float, float], ...] = ()
+    if service.sizing is Sizing.DISTRIBUTION:
+        levels = machine.points(state, first, last, LEVELS).tolist()
+        up_points = tuple(zip(levels, SLICES, strict=True))
     return TokenLoad(
         seen_tps=memory.seen_tps[role],
         mean_tps=up.mean,
         up_tps=up.upper,
         keep_tps=max(keep.upper, up.upper),
         fallback=up.fallback,
+        up_points=up_points,
     )
 
 

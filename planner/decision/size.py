@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from planner.model import (
     Role,
     Service,
     Statistic,
+    TokenLoad,
 )
 from planner.sizing import decode, mean, prefill
 from planner.sizing.joint import (
@@ -42,6 +44,14 @@ WORTH_LEAVING = 0.01
 SEARCH_MOST = 4000
 
 
+# What a share ε of failing requests weighs, as a share of the cost of the work offered.
+PRICE = 0.025
+# A budget is met to within rounding.
+TIE = 1e-9
+
+
+Points = tuple[tuple[float, float], ...]
+Shares = Callable[[Floats], Floats]
 Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
 
 
@@ -52,7 +62,7 @@ class Need:
     `offered` is the work in such replicas, `worth` the capacity of one replica of each pool.
     """
 
-    shares: Callable[[Floats], Floats]
+    shares: Shares
     offered: float
     worth: Mapping[str, float]
 
@@ -86,17 +96,19 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     if service.sla.statistic is Statistic.MEAN:
         return _mean_plan(service, load, factors, room)
     target = _target(service, load, factors)
-    up = {role: _need(service, load, factors, target, role, load.tokens[role].up_tps)
+    up = {role: _need(service, load, factors, target, role, _points(load.tokens[role]))
           for role in Role}  # fmt: skip
-    keep = {role: _need(service, load, factors, target, role, load.tokens[role].keep_tps)
-            for role in Role}  # fmt: skip
-    budget = target.failure_budget
     ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas))
                 for p in service.pools}  # fmt: skip
     unlimited = {p.name: _search_limit(p, up[p.role]) for p in service.pools}
+    budget = _budget(service, load, up, target)
     wanted = _choose(service, up, unlimited, budget, limits=None)
     chosen = _choose(service, up, ceilings, budget, limits=service.limits)
-    kept = _choose(service, keep, ceilings, budget, limits=service.limits)
+    kept = chosen
+    if not _is_spread(load):
+        certain = {role: ((load.tokens[role].keep_tps, 1.0),) for role in Role}
+        keep = {role: _need(service, load, factors, target, role, certain[role]) for role in Role}
+        kept = _choose(service, keep, ceilings, budget, limits=service.limits)
     pools = _pool_plans(service, wanted, chosen, kept)
     reasons = (*target.reasons, *_outside(service, load), *_shortages(service, pools, room, chosen))
     return Plan(
@@ -153,35 +165,108 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
     return Target(ttft_s, itl_s, budget, best_ttft_s, best_itl_s, tuple(reasons))
 
 
+def _points(tokens: TokenLoad) -> Points:
+    return tokens.up_points or ((tokens.up_tps, 1.0),)
+
+
+def _is_spread(load: Load) -> bool:
+    """Whether the whole distribution of the load is known, and not one quantile alone."""
+    return any(tokens.up_points for tokens in load.tokens.values())
+
+
 def _need(
-    service: Service, load: Load, factors: Factors, target: Target, role: Role, tps: float
+    service: Service, load: Load, factors: Factors, target: Target, role: Role, points: Points
 ) -> Need:
-    """Return what one role needs at `tps` tokens/s."""
-    pools = service.pools_of(role)
-    if role is Role.PREFILL:
-        drain_s = service.interval_s + max(p.startup_s for p in pools)
-        loads = [
-            prefill.prefill_load(p, service, load, factors.of(p.name), tps, target.ttft_s, drain_s)
-            for p in pools
-        ]
-        speed = [1.0 / p.service_mean_s for p in loads]
-        reference = loads[0]
-        return Need(
-            _remembered(lambda c: prefill.failure_shares(reference, c)),
-            reference.offered,
-            _worth(pools, speed),
-        )
-    batches = [decode.decode_load(p, load, factors.of(p.name), tps, target.itl_s) for p in pools]
-    full_tps = [max(decode.throughput_tps(b), 1e-6) for b in batches]
+    """Return what one role needs for a distribution of tokens/s."""
+    mean_tps = sum(tps * probability for tps, probability in points)
+    need_of = _prefill_need if role is Role.PREFILL else _decode_need
+    return need_of(service, load, factors, target, mean_tps, points)
+
+
+def _prefill_need(
+    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
+) -> Need:
+    pools = service.pools_of(Role.PREFILL)
+    drain_s = service.interval_s + max(p.startup_s for p in pools)
+    loads = [
+        prefill.prefill_load(p, service, load, factors.of(p.name), mean_tps, target.ttft_s, drain_s)
+        for p in pools
+    ]
+    first = loads[0]
+    rps = first.arrivals_rps / mean_tps if mean_tps > 0.0 else 0.0
+    queues = [(replace(first, arrivals_rps=rps * tps), tps * chance) for tps, chance in points]
+    shares = _expected([(partial(prefill.failure_shares, q), weight) for q, weight in queues])
+    speed = [1.0 / p.service_mean_s for p in loads]
+    return Need(_remembered(shares), first.offered, _worth(pools, speed))
+
+
+def _decode_need(
+    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
+) -> Need:
+    pools = service.pools_of(Role.DECODE)
+    batches = [
+        decode.decode_load(p, load, factors.of(p.name), mean_tps, target.itl_s) for p in pools
+    ]
     first = batches[0]
-    return Need(
-        _remembered(lambda c: decode.failure_shares(first, c)),
-        tps / full_tps[0],
-        _worth(pools, full_tps),
+    fills = [(replace(first, output_tps=tps), tps * chance) for tps, chance in points]
+    shares = _expected([(partial(decode.failure_shares, fill), weight) for fill, weight in fills])
+    full_tps = [max(decode.throughput_tps(b), 1e-6) for b in batches]
+    return Need(_remembered(shares), mean_tps / full_tps[0], _worth(pools, full_tps))
+
+
+def _expected(shares: Sequence[tuple[Shares, float]]) -> Shares:
+    """Return the share of all requests that fail, over loads weighed by the requests they bring.
+
+    Notes
+    -----
+    ``E[Λ f(c, Λ)] / E[Λ]`` (sizing §1): failures count requests and not moments.
+    """
+    total = sum(weight for _, weight in shares)
+    if total <= 0.0:
+        return shares[-1][0]
+
+    def failing(replicas: Floats) -> Floats:
+        found = [of_load(replicas) * weight for of_load, weight in shares]
+        return np.asarray(np.sum(found, axis=0) / total)
+
+    return failing
+
+
+def _budget(service: Service, load: Load, needs: Mapping[Role, Need], target: Target) -> float:
+    """Return the share of requests that it does not pay to serve in time.
+
+    Notes
+    -----
+    With one quantile it is the failure budget ε. Over a whole distribution no fleet serves the
+    last surprise at a price that anybody pays, nor does a moment that is easily served make up
+    for one that is not. There the fleet is the one with the least ``cost + w · failing``, where
+    all requests failing would cost `PRICE` / ε times what the work offered costs: a share ε of
+    failures then weighs as much as `PRICE` of the fleet, at every moment (the method of Lagrange
+    for the day's budget; as the clairvoyant of the comparison is priced).
+    """
+    if not _is_spread(load):
+        return target.failure_budget
+    fronts = {role: _front(service, needs, role, target.failure_budget) for role in Role}
+    offered = sum(
+        needs[role].offered * service.pools_of(role)[0].price_per_replica for role in Role
     )
+    weight = service.caution * PRICE / target.failure_budget * offered
+    failing = 0.0
+    for front in fronts.values():
+        best = int(np.argmin(front.costs + weight * front.failure_shares))
+        failing += float(front.failure_shares[best])
+    return failing + TIE
 
 
-def _remembered(shares: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+def _front(service: Service, needs: Mapping[Role, Need], role: Role, budget: float) -> Frontier:
+    """Return the ways to staff a role that nothing limits."""
+    pools, need = service.pools_of(role), needs[role]
+    ceilings = {pool.name: _search_limit(pool, need) for pool in pools}
+    options = staffing(pools, need.worth, ceilings)
+    return frontier(pools, options, need.shares, NEGLIGIBLE * budget, offered=need.offered)
+
+
+def _remembered(shares: Shares) -> Shares:
     """Return the same function that works out every number of replicas once: searches overlap."""
     known: dict[float, float] = {}
 

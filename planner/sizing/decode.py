@@ -13,6 +13,10 @@ KV_QUANTILE = 2.33
 # Levels of the occupancy chain that are kept apart; more are merged into blocks.
 GRID = 1024
 
+# Share of the spread over replicas that requests feel: the crowded replicas are those with short
+# contexts, and what leaves soon is a smaller part of the crowd than of the requests.
+SPREAD_SHARE = 0.35
+
 # Below this share of the offered work every batch is too full; not worth a chain.
 HOPELESS = 0.8
 
@@ -191,7 +195,7 @@ def decode_load(
         context_tokens=lengths.context_tokens,
         profiled_limit=max(pool.decode.batch_limit(lengths.context_tokens), 1),
         context_sd_tokens=lengths.context_sd_tokens,
-        spread=load.spread.get(pool.name, 0.0),
+        spread=SPREAD_SHARE * load.spread.get(pool.name, 0.0),
     )
     residence_s = lengths.osl_mean_tokens * float(itl_s[max(batch_limit(bare), 1)])
     z = float(np.interp(np.log(max(residence_s, 1e-3)), np.log(load.scales_s), load.dispersion))

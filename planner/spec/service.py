@@ -14,6 +14,7 @@ from planner.model import (
     Role,
     Service,
     ServiceKey,
+    Sizing,
     Sla,
     Target,
     Topology,
@@ -177,6 +178,8 @@ def build_service(
         predictor=asked.forecast.predictor,
         up_quantile=asked.forecast.quantile,
         keep_quantile=asked.forecast.keep_quantile,
+        sizing=Sizing(asked.forecast.sizing),
+        caution=asked.forecast.caution,
         transfer=transfer,
         topology=Topology(
             highest_tier=asked.topology.highest_tier_allowed,
