@@ -190,7 +190,7 @@ def _for_prompts(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need | N
     finished = sum(_finished(a, b, limit.rate_rps) for a, b in pairwise(looks))
     rate_rps = max(finished + last.inside - first.inside, 0.0) / span_s
     each_rps = limit.rate_rps
-    if finished > 0.0 and all(seen.waiting > 0.0 for seen in looks):
+    if finished >= 1.0 and all(seen.waiting > 0.0 for seen in looks):
         each_rps = min(each_rps, finished / span_s / ready)
     if last.waiting / (each_rps * ready) <= LONG_WAIT * limit.slack_s:
         return None

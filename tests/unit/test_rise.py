@@ -1,0 +1,208 @@
+"""Between two ticks: what looks at the pods order, and what they never order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from planner.decision.rise import (
+    CHECK_S,
+    Limit,
+    RiseMemory,
+    arm,
+    is_pressed,
+    look,
+    rises,
+)
+from planner.model import Factors, Fleet, Pod, PoolFleet, Role, Sample, Service
+from tests.builders import START_S, fleet, load, pod_sample, pool, service
+
+# A replica of prefill takes 10 prompts/s, and prompts may wait 400 ms on average; one of decode
+# runs 50 sequences.
+LIMITS = {"prefill": Limit(10.0, 0.4), "decode": Limit(batch=50)}
+SERVICE = service()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pod of each pool shows at a look."""
+
+    finished: float = 0.0
+    waiting: float = 0.0
+    running: float = 1.0
+    decoding: float = 0.0
+
+
+def sample(at_s: float, *pods: Seen, first: int = 0) -> Sample:
+    """Return a sample of so many pods of prefill and one of decode."""
+    prefill = tuple(
+        pod_sample(f"prefill-{i}", at_s, p.finished, waiting=p.waiting, running=p.running)
+        for i, p in enumerate(pods, first)
+    )
+    decode = pod_sample("decode-0", at_s, 0.0, Role.DECODE, running=pods[0].decoding)
+    return Sample(at_s, {"prefill": prefill, "decode": (decode,)})
+
+
+def looked(
+    looks: Sequence[Sequence[Seen]], every_s: float = CHECK_S, of: Service = SERVICE
+) -> RiseMemory:
+    memory = RiseMemory(LIMITS)
+    for k, pods in enumerate(looks):
+        at_s = START_S + k * every_s
+        memory = look(of, memory, sample(at_s, *pods), at_s)
+    return memory
+
+
+def queueing(
+    rps: float = 30.0, served_rps: float = 10.0, looks: int = 4, every_s: float = CHECK_S
+) -> list[list[Seen]]:
+    """Return looks at one pod that serves so much of what comes; the rest waits."""
+    return [
+        [Seen(served_rps * every_s * k, max(rps - served_rps, 0.0) * every_s * k)]
+        for k in range(looks)
+    ]
+
+
+def wanted(memory: RiseMemory, now: Fleet | None = None, of: Service = SERVICE) -> dict[str, int]:
+    found = rises(of, memory, now or fleet(prefill=1, decode=1))
+    return {name: rise.replicas for name, rise in found.items()}
+
+
+def test_a_queue_that_grows_orders_for_its_arrivals():
+    # Of 30/s 28.6 are sure: three replicas at 95 %; one more for 300 that wait, in half a minute.
+    # A single order is at most three times what is there.
+    assert wanted(looked(queueing())) == {"prefill": 3}
+    assert wanted(looked(queueing()), fleet(prefill=2)) == {"prefill": 5}
+    assert wanted(looked(queueing()), fleet(prefill=4)) == {"prefill": 5}
+    assert wanted(looked(queueing()), fleet(prefill=5)) == {}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fewer_than_three_looks_order_nothing(count: int):
+    assert wanted(looked(queueing(rps=90.0, looks=count))) == {}
+
+
+def test_a_lone_burst_that_is_served_in_time_orders_nothing():
+    assert wanted(looked([[Seen(10.0)], [Seen(60.0, 1.0)], [Seen(80.0, 1.0)], [Seen(90.0)]])) == {}
+
+
+def test_what_waits_too_briefly_to_matter_orders_nothing():
+    # One waits at 10 prompts/s: 100 ms, of 400 that it may.
+    assert wanted(looked([[Seen(50.0 * k, 1.0)] for k in range(4)])) == {}
+
+
+def test_longer_prompts_at_the_same_rate_order():
+    """As many come as ever, and each takes three times as long as the profile says."""
+    steady = [[Seen(10.0 * CHECK_S * k, 2.0)] for k in range(4)]
+    longer = [[Seen(3.3 * CHECK_S * k, 1.0 + 6.0 * CHECK_S * k)] for k in range(4)]
+    assert wanted(looked(steady)) == {}
+    assert wanted(looked(longer))["prefill"] >= 3
+
+
+def test_a_pod_that_started_anew_takes_nothing_from_the_rate():
+    looks = queueing(30.0)
+    pods = [[one[0], Seen(500.0 + 50.0 * k, 1.0)] for k, one in enumerate(looks)]
+    again = [*pods[:-1], [pods[-1][0], Seen(20.0, 1.0)]]
+    two = fleet(prefill=2)
+    assert 2 < wanted(looked(again), two)["prefill"] <= wanted(looked(pods), two)["prefill"]
+
+
+def test_a_pod_that_did_not_answer_at_first_is_no_burst():
+    """Its whole life's count would else be a rate."""
+    calm = [[Seen(50.0 * k, 3.0)] for k in range(3)]
+    memory = looked(calm)
+    at_s = START_S + 3 * CHECK_S
+    late = sample(at_s, Seen(150.0, 3.0), Seen(9e6, 3.0))
+    found = rises(SERVICE, look(SERVICE, memory, late, at_s), fleet(prefill=2))
+    assert all(rise.rate_rps < 11.0 and rise.replicas <= 3 for rise in found.values())
+
+
+def test_a_new_pod_counts_what_it_has_done():
+    memory = looked(queueing(30.0, looks=3))
+    at_s = START_S + 3 * CHECK_S
+    without = look(SERVICE, memory, sample(at_s, Seen(150.0, 300.0), Seen(0.0, 1.0)), at_s)
+    served = look(SERVICE, memory, sample(at_s, Seen(150.0, 300.0), Seen(60.0, 1.0)), at_s)
+    rate = [rises(SERVICE, m, fleet(prefill=2))["prefill"].rate_rps for m in (without, served)]
+    assert rate[1] - rate[0] == pytest.approx(60.0 / (3 * CHECK_S))
+
+
+def test_more_sequences_than_the_batches_hold_order_decode():
+    looks = [[Seen(decoding=120.0)]] * 3
+    assert wanted(looked(looks)) == {"decode": 3}
+    assert wanted(looked([[Seen(decoding=50.0)]] * 3)) == {}
+
+
+def test_nothing_ready_and_nothing_planned_order_nothing():
+    memory = looked(queueing())
+    starting = Fleet(START_S, {
+        "prefill": PoolFleet(1, (Pod("prefill-0", 0.0),), is_listed=True),
+        "decode": PoolFleet(1),
+    })  # fmt: skip
+    assert wanted(memory, starting) == {}
+    assert wanted(replace(memory, limits={})) == {}
+
+
+def test_a_wide_replica_is_counted_in_replicas():
+    wide = service(pools=(pool(Role.PREFILL, pods_per_replica=2), pool(Role.DECODE)))
+    pods = [[one[0], Seen(one[0].finished, one[0].waiting)] for one in queueing(30.0)]
+    found = wanted(looked(pods, of=wide), fleet(prefill=4), wide)
+    assert found["prefill"] > 2
+
+
+def test_looks_a_scrape_apart_make_a_rate_too():
+    for every_s in (15.0, 30.0):
+        assert wanted(looked(queueing(30.0, looks=3, every_s=every_s), every_s)) == {"prefill": 3}
+    assert wanted(looked(queueing(30.0, looks=3, every_s=45.0), 45.0)) == {}
+
+
+def test_the_same_scrape_seen_twice_is_one_look():
+    memory = RiseMemory(LIMITS)
+    for k, pods in enumerate(queueing(30.0, looks=2)):
+        for again_s in (0.0, 1.0, 2.0):
+            at_s = START_S + 15.0 * k
+            memory = look(SERVICE, memory, sample(at_s, *pods), at_s + again_s)
+    assert len(memory.looks["prefill"]) == 2
+
+
+def test_old_looks_are_forgotten():
+    memory = looked(queueing(looks=20))
+    assert [round(seen.at_s - START_S) for seen in memory.looks["prefill"]] == [75, 80, 85, 90, 95]
+
+
+@pytest.mark.parametrize(
+    ("seen", "pressed"),
+    [
+        (Seen(waiting=0.0), False),
+        (Seen(waiting=1.0), True),
+        (Seen(decoding=50.0), False),
+        (Seen(decoding=51.0), True),
+    ],
+    ids=["calm", "waiting", "full", "too full"],
+)
+def test_a_service_is_pressed_where_somebody_waits(seen: Seen, pressed: bool):
+    memory = looked([[Seen()]] * 3)
+    assert is_pressed(SERVICE, memory, sample(START_S + 15.0, seen)) is pressed
+
+
+def test_what_is_not_pressed_orders_nothing():
+    """So the fleet need not be read for it: here it is as small as can be."""
+    for make in CALM:
+        looks = make()
+        memory, last = looked(looks[:-1]), looks[-1]
+        at_s = START_S + CHECK_S * (len(looks) - 1)
+        if not is_pressed(SERVICE, memory, sample(at_s, *last)):
+            assert wanted(look(SERVICE, memory, sample(at_s, *last), at_s)) == {}
+
+
+CALM: list[Callable[[], list[list[Seen]]]] = [
+    lambda: [*queueing(90.0, looks=3), [Seen(1500.0, 0.0)]],
+    lambda: [[Seen(decoding=500.0)], [Seen(decoding=500.0)], [Seen(decoding=50.0)]],
+    lambda: queueing(90.0, looks=2),
+]
+
+
+def test_a_plan_arms_the_check_with_what_a_replica_can_do():
+    armed = arm(SERVICE, RiseMemory(), load(10.0), Factors()).limits
+    assert 5.0 < armed["prefill"].rate_rps < 100.0
+    assert 0.0 < armed["prefill"].slack_s < SERVICE.sla.ttft_s
+    assert armed["decode"].batch > 10
