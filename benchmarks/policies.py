@@ -35,11 +35,12 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "out/bench-policies"
 # What every run depends on, and what the planner's own do besides.
 SHARED = ("planner/simulation/**/*.py", "predictors/*.py", "profiles/**/*.py",
-          "profiles/data/*", "planner/comparison/r*.py",
+          "profiles/data/*", "planner/comparison/recipes.py", "planner/comparison/run*.py",
           "planner/comparison/entries.py")  # fmt: skip
 OWN_CODE = ("planner/decision/*.py", "planner/sizing/*.py", "planner/adapters/memory.py",
             "planner/adapters/so*.py", "planner/spec/*.py", "planner/model.py", "planner/loop.py",
-            "planner/replay.py", "planner/comparison/ablation.py")  # fmt: skip
+            "planner/replay.py", "planner/comparison/ablation.py",
+            "planner/comparison/regret.py")  # fmt: skip
 # Wide enough for every column on a page of a document.
 COLUMNS = 110
 
@@ -142,9 +143,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, five knob values")
     parser.add_argument("--cases", metavar="NAME,…", help="default: all")
-    parser.add_argument("--policy", default="all", metavar="NAME,…")
+    parser.add_argument("--policy", default="pd-planner,peers", metavar="NAME,…")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--points", type=int, default=13, help="knob values a policy")
+    parser.add_argument("--points", type=int, default=7, help="knob values a policy")
     parser.add_argument(
         "--profile-error", default="0", metavar="SHARE,…", help="such as -0.2,0,0.2"
     )

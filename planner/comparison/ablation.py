@@ -10,7 +10,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from planner.decision import decide as decision
-from planner.model import Behavior, Factors, Load, Pool, Role, Service, Sla, Statistic, TokenLoad
+from planner.model import (
+    Behavior,
+    Factors,
+    Load,
+    Pool,
+    Role,
+    Service,
+    Sizing,
+    Sla,
+    Statistic,
+    TokenLoad,
+)
 
 Step = Callable[..., Any]
 
@@ -87,28 +98,41 @@ def _at_once(_: Step) -> Step:
     return lambda service, __: {pool.name: 0.0 for pool in service.pools}
 
 
+def _by_quantile(service: Service) -> Service:
+    return replace(service, sizing=Sizing.QUANTILE)
+
+
+def _never_rises(_: Step) -> Step:
+    return lambda *_: {}
+
+
 def _by_means(service: Service) -> Service:
     sla: Sla = replace(service.sla, statistic=Statistic.MEAN)
     return replace(service, sla=sla)
 
 
 ABLATIONS: Final[Mapping[str, Ablation]] = {
-    "keep": _with_tokens(lambda tokens: replace(tokens, keep_tps=tokens.up_tps)),
+    "distribution": Ablation(_by_quantile),
+    "queue-check": Ablation(steps={"rises": _never_rises}),
+    "spread": _with_load(lambda load: replace(load, spread={})),
     "dispersion": _with_load(lambda load: replace(load, dispersion=(1.0,) * len(load.dispersion))),
     "corrections": Ablation(steps={"correct": _uncorrected}),
     "horizon": Ablation(steps={"lead_times_s": _at_once}),
     "window": _with_pools(_released_at_once),
     "kalman": Ablation(lambda service: replace(service, predictor="LastValue")),
 }
-"""By the mechanism's name, swept over the planner's own knob; `horizon` plans for the next interval
-alone, `kalman` with the last value."""
+"""By the mechanism's name, swept over the planner's own knob; `distribution` sizes for a quantile,
+which is its knob, `horizon` plans for the next interval alone, `kalman` with the last value."""
 
 
 def without_margin(headroom: float) -> Ablation:
     """Plan for the mean forecast times `headroom`: there is no quantile to turn."""
     return _with_tokens(
         lambda tokens: replace(
-            tokens, up_tps=headroom * tokens.mean_tps, keep_tps=headroom * tokens.mean_tps
+            tokens,
+            up_tps=headroom * tokens.mean_tps,
+            keep_tps=headroom * tokens.mean_tps,
+            up_points=(),
         )
     )
 

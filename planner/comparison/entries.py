@@ -27,6 +27,11 @@ Build = Callable[[Capacity, Hindsight, float], Policy[Any]]
 COMMON_HEADROOM: Final = 1.25
 
 OWN_KNOB: Final = Knob(
+    "forecast.caution",
+    1.0,
+    (0.1, 0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0, 16.0, 40.0, 100.0),
+)
+QUANTILE_KNOB: Final = Knob(
     "forecast.quantile",
     0.65,
     (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.975, 0.99, 0.999),
@@ -57,6 +62,8 @@ class Own:
         """Return the service with the knob at `value`, and the ablation to decide under."""
         ablation = self.ablated(value)
         if self.knob.name == OWN_KNOB.name:
+            service = replace(service, caution=value)
+        if self.knob.name == QUANTILE_KNOB.name:
             keep = max(value, service.keep_quantile)
             service = replace(service, up_quantile=value, keep_quantile=keep)
         return ablation.service(service), ablation
@@ -108,7 +115,9 @@ def _always(ablation: Ablation, _: float) -> Ablation:
 OWN: Final[Mapping[str, Own]] = {
     POLICY: Own(),
     **{
-        f"without-{name}": Own(ablated=partial(_always, ablation))
+        f"without-{name}": Own(
+            QUANTILE_KNOB if name == "distribution" else OWN_KNOB, partial(_always, ablation)
+        )
         for name, ablation in ABLATIONS.items()
     },
     "without-margin": Own(headroom(1.0), without_margin),

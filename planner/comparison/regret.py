@@ -82,7 +82,8 @@ def _foreseen(
     up_tps = headroom * max(tps[first:end], default=0.0)
     keep_tps = headroom * max(tps[now:end], default=0.0)
     tokens = load.tokens[role]
-    return replace(tokens, mean_tps=up_tps, up_tps=up_tps, keep_tps=max(up_tps, keep_tps))
+    keep_tps = max(up_tps, keep_tps)
+    return replace(tokens, mean_tps=up_tps, up_tps=up_tps, keep_tps=keep_tps, up_points=())
 
 
 # ── the true speed ───────────────────────────────────────────────────────────────────────────────

@@ -98,9 +98,9 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     target = _target(service, load, factors)
     up = {role: _need(service, load, factors, target, role, _points(load.tokens[role]))
           for role in Role}  # fmt: skip
-    ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas))
-                for p in service.pools}  # fmt: skip
     unlimited = {p.name: _search_limit(p, up[p.role]) for p in service.pools}
+    ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas), unlimited[p.name])
+                for p in service.pools}  # fmt: skip
     budget = _budget(service, load, up, target)
     wanted = _choose(service, up, unlimited, budget, limits=None)
     chosen = _choose(service, up, ceilings, budget, limits=service.limits)

@@ -17,8 +17,9 @@ GRID = 1024
 # contexts, and what leaves soon is a smaller part of the crowd than of the requests.
 SPREAD_SHARE = 0.35
 
-# Below this share of the offered work every batch is too full; not worth a chain.
-HOPELESS = 0.8
+# Below this share of the offered work every batch is too full, and above that multiple none is,
+# where the work is that of several replicas; not worth a chain.
+HOPELESS, EASY, SEVERAL = 0.8, 2.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
     if limit == 0:
         return np.ones(replicas.shape)
     offered = load.output_tps / throughput_tps(load)
-    shares = np.array([_failure_share(load, limit, float(c)) if c > HOPELESS * offered else 1.0
-                       for c in replicas])  # fmt: skip
+    easy = EASY * max(offered, SEVERAL)
+    shares = np.where(replicas > easy, 0.0, 1.0)
+    is_open = (replicas > HOPELESS * offered) & (replicas <= easy)
+    shares[is_open] = [_failure_share(load, limit, float(c)) for c in replicas[is_open]]
     ordered = 1.0 - OVERLOAD_SCORE * np.minimum(replicas / offered, 1.0)
     return np.minimum.accumulate(np.minimum(shares, ordered))
 
