@@ -1,6 +1,6 @@
 """Many services: one read for all that are due, and none disturbs another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from planner import supervisor as module
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.errors import ClusterError, MetricsError
-from planner.model import Mode, Role, Sample, Service, ServiceKey, Target
+from planner.model import Mode, Pod, Role, Sample, Service, ServiceKey, Target
 from planner.record import TickRecord
 from planner.supervisor import Supervisor
 from tests.builders import START_S, pod_sample, pool, service
@@ -209,3 +209,226 @@ def test_advice_on_a_target_that_somebody_scales_is_no_contest():
     cluster = MemoryCluster(ONE_EACH | {twin.key: {"prefill": 1, "decode": 1}})
     records = Supervisor(asked, world(asked), cluster).tick(START_S)
     assert all(record.decision.pools for record in records.values())
+
+
+# ── between two ticks ────────────────────────────────────────────────────────────────────────────
+
+# Where a minute begins: services of 60 s and of 30 s are due.
+EVEN_S = START_S + 20.0
+
+
+class Pods:
+    """A probe that is fed by hand: finished and waiting of the one prefill pod of each service."""
+
+    def __init__(self) -> None:
+        self.finished: dict[ServiceKey, float] = {}
+        self.waiting: dict[ServiceKey, float] = {}
+        self.asked: list[list[ServiceKey]] = []
+        self.blind: set[ServiceKey] = set()
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def read(
+        self, services: Sequence[Service], now_s: float
+    ) -> Mapping[ServiceKey, Sample | MetricsError]:
+        self.asked.append([s.key for s in services])
+        self.meanwhile()
+        return {s.key: self._sample(s.key, now_s) for s in services}
+
+    def _sample(self, key: ServiceKey, now_s: float) -> Sample | MetricsError:
+        if key in self.blind:
+            return MetricsError(f"{key}: 0 of 1 pods answered")
+        waiting = self.waiting.get(key, 0.0)
+        done = self.finished.get(key, 0.0)
+        pods = {
+            "prefill": (pod_sample("prefill-0", now_s, done, waiting=waiting, running=1.0),),
+            "decode": (pod_sample("decode-0", now_s, done, Role.DECODE, running=1.0),),
+        }
+        return Sample(now_s, pods)
+
+    def pass_time(self, key: ServiceKey, rps: float, served_rps: float, for_s: float) -> None:
+        self.finished[key] = self.finished.get(key, 0.0) + served_rps * for_s
+        self.waiting[key] = self.waiting.get(key, 0.0) + max(rps - served_rps, 0.0) * for_s
+
+
+def one_ready(_key: ServiceKey, pool: str) -> tuple[Pod, ...]:
+    """Return the one pod that serves: what is ordered takes longer than a test to start."""
+    return (Pod(f"{pool}-0", 0.0, ready_s=60.0),)
+
+
+def checked(
+    asked: Sequence[Service] = (LLAMA, QWEN),
+    cluster: MemoryCluster | None = None,
+    listeners: Sequence[Any] = (),
+    rps: float = 5.0,
+) -> tuple[Supervisor, Pods]:
+    """Return services that have ticked under a load that their fleets of one can bear."""
+    pods, calm = Pods(), world(asked, rps)
+    of = cluster or MemoryCluster({s.key: {"prefill": 1, "decode": 1} for s in asked}, one_ready)
+    both = Supervisor(asked, calm, of, listeners, probe=pods)
+    both.restore(EVEN_S)
+    both.tick(EVEN_S)
+    return both, pods
+
+
+def step(
+    both: Supervisor,
+    pods: Pods,
+    of: Sequence[ServiceKey],
+    *,
+    until_s: float = 60.0,
+    since_s: float = 0.0,
+) -> dict[float, dict[ServiceKey, TickRecord]]:
+    """Let ten times the load come from `since_s` after the start; return what checks recorded."""
+    told = {}
+    for k in range(1, int(until_s // 5.0)):
+        for key in of:
+            pods.pass_time(key, *((60.0, 20.0) if 5.0 * k > since_s else (5.0, 5.0)), 5.0)
+        if found := both.check(EVEN_S + 5.0 * k):
+            told[5.0 * k] = found
+    return told
+
+
+def test_a_step_of_load_is_ordered_for_within_fifteen_seconds():
+    listener = Listener()
+    both, pods = checked([LLAMA], listeners=[listener])
+    told = step(both, pods, [LLAMA.key], since_s=15.0)
+    first_s = min(told)
+    assert 15.0 < first_s <= 30.0
+    record = told[first_s][LLAMA.key]
+    assert (record.applied, record.is_check) == (True, True)
+    assert record.decision.pools["prefill"].desired > 1
+    assert record.decision.reasons[0].code == "QueueGrowing"
+    assert "requests wait at 1 ready replicas" in record.sentence
+    assert listener.records[1] is record
+
+
+def test_the_window_keeps_what_was_ordered_between_two_ticks():
+    both, pods = checked([LLAMA])
+    told = step(both, pods, [LLAMA.key])
+    risen = max(r[LLAMA.key].decision.pools["prefill"].desired for r in told.values())
+    # Prometheus has not seen any of it: what the tick plans for is the calm before.
+    after = both.tick(EVEN_S + 60.0)[LLAMA.key].decision
+    assert after.plan is not None
+    assert after.plan.pools["prefill"].keep < risen
+    assert after.pools["prefill"].desired == risen
+    assert "ScaleDownStabilized" in {reason.code for reason in after.reasons}
+
+
+def test_a_load_that_fits_orders_nothing_and_asks_the_cluster_nothing():
+    asked: list[float] = []
+
+    class Counted(MemoryCluster):
+        def fleets(self, services: Sequence[Service], now_s: float) -> Any:
+            asked.append(now_s)
+            return super().fleets(services, now_s)
+
+    both, pods = checked([LLAMA], Counted(ONE_EACH))
+    asked.clear()
+    for k in range(1, 12):
+        pods.pass_time(LLAMA.key, 5.0, 5.0, 5.0)
+        assert both.check(EVEN_S + 5.0 * k) == {}
+    assert len(pods.asked) == 11
+    assert asked == []
+
+
+def test_only_services_between_their_ticks_are_looked_at():
+    off = service(key=ServiceKey("inference", "off"), mode=Mode.OFF)
+    both, pods = checked([LLAMA, QWEN, off])
+    for k in (1, 6, 7, 12):
+        both.check(EVEN_S + 5.0 * k)
+    # QWEN is due at 30 s, and until it has ticked; LLAMA is at 60 s.
+    assert pods.asked == [[LLAMA.key, QWEN.key], [LLAMA.key], [LLAMA.key]]
+
+
+def test_before_its_first_tick_nobody_is_looked_at():
+    pods = Pods()
+    both = Supervisor([LLAMA], world(), MemoryCluster(ONE_EACH), probe=pods)
+    assert both.check(EVEN_S) == {}
+    assert pods.asked == []
+
+
+def test_without_a_probe_there_is_no_check():
+    both = supervisor(world())
+    both.tick(EVEN_S)
+    assert both.check(EVEN_S + 5.0) == {}
+
+
+def test_what_is_only_recommended_is_told_once_and_never_written():
+    advised = service(mode=Mode.RECOMMEND)
+    written: list[Any] = []
+    cluster = MemoryCluster(ONE_EACH, applied=lambda *given: written.append(given))
+    both, pods = checked([advised], cluster)
+    told = step(both, pods, [advised.key])
+    asked = [r[advised.key].decision.pools["prefill"].desired for r in told.values()]
+    assert asked
+    assert asked == sorted(set(asked))
+    assert all(r[advised.key].decision.patch is None for r in told.values())
+    assert written == []
+
+
+def test_a_refused_order_is_not_tried_again_before_the_tick():
+    tried: list[float] = []
+
+    class Stubborn(MemoryCluster):
+        def apply(self, service: Service, patch: Any, now_s: float) -> None:  # noqa: ARG002
+            tried.append(now_s)
+            raise ClusterError("denied the request")
+
+    both, pods = checked([LLAMA], Stubborn(ONE_EACH))
+    tried.clear()
+    told = step(both, pods, [LLAMA.key])
+    assert len(tried) == len(told)
+    desired = [r[LLAMA.key].decision.pools["prefill"].desired for r in told.values()]
+    assert desired == sorted(set(desired))
+    assert told[min(told)][LLAMA.key].error == "denied the request"
+
+
+def test_pods_that_can_not_be_seen_order_nothing_and_are_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+):
+    both, pods = checked()
+    pods.blind = {LLAMA.key}
+    told = step(both, pods, [LLAMA.key, QWEN.key], until_s=30.0)
+    assert {key for found in told.values() for key in found} == {QWEN.key}
+    assert caplog.text.count("inference/llama-8b: 0 of 1 pods answered") == 1
+    assert "no order between two ticks until it is mended" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["notice", "check"])
+def test_a_fault_in_the_check_of_one_service_does_not_stop_the_others(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    both, pods = checked()
+    monkeypatch.setattr(both._loops[LLAMA.key], where, fail)
+    told = step(both, pods, [LLAMA.key, QWEN.key], until_s=30.0)
+    assert {key for found in told.values() for key in found} == {QWEN.key}
+    # Once until its next tick, not every five seconds.
+    assert caplog.text.count("fault of the planner") == 1
+    assert LLAMA.key not in pods.asked[-1]
+
+
+def test_a_tick_is_not_delayed_by_a_slow_probe_and_beats_its_check():
+    both, pods = checked([LLAMA])
+    step(both, pods, [LLAMA.key], until_s=15.0)
+    pods.meanwhile = lambda: both.tick(EVEN_S + 60.0)  # would wait for ever if it had to
+    pods.pass_time(LLAMA.key, 90.0, 20.0, 5.0)
+    assert both.check(EVEN_S + 55.0) == {}
+
+
+def test_a_check_does_not_wait_for_a_tick():
+    both, pods = checked([LLAMA])
+    step(both, pods, [LLAMA.key], until_s=15.0)
+    pods.pass_time(LLAMA.key, 90.0, 20.0, 5.0)
+    with both._deciding:
+        assert both.check(EVEN_S + 15.0) == {}
+    assert both.check(EVEN_S + 15.0) != {}
+
+
+def test_contended_targets_are_not_checked():
+    twin = service(key=ServiceKey("inference", "twin"), mode=Mode.ACT)
+    both, pods = checked([LLAMA, twin, QWEN])
+    both.check(EVEN_S + 5.0)
+    assert pods.asked == [[QWEN.key]]
