@@ -1,6 +1,7 @@
 """Many services: one read for all that are due, and none disturbs another."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from planner import supervisor as module
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.errors import ClusterError, MetricsError
-from planner.model import Mode, Pod, Role, Sample, Service, ServiceKey, Target
+from planner.inventory import Inventory, Node, PodShape
+from planner.model import Fleet, Mode, Patch, Pod, Role, Sample, Service, ServiceKey, Target
 from planner.record import TickRecord
 from planner.supervisor import Supervisor
 from tests.builders import START_S, pod_sample, pool, service
@@ -432,3 +434,63 @@ def test_contended_targets_are_not_checked():
     both, pods = checked([LLAMA, twin, QWEN])
     both.check(EVEN_S + 5.0)
     assert pods.asked == [[QWEN.key]]
+
+
+GPU = "nvidia.com/gpu"
+
+
+class OneNode(MemoryCluster):
+    """A cluster of one node with so many GPUs, of which what is placed is taken."""
+
+    def __init__(self, replicas: Mapping[ServiceKey, Mapping[str, int]], free: int) -> None:
+        super().__init__(replicas)
+        taken = float(sum(sum(pools.values()) for pools in replicas.values()))
+        amounts = {"allocatable": {GPU: taken + free}, "requested": {GPU: taken}}
+        self._nodes = (Node("n0", **amounts),)
+        self._placed = replicas
+
+    def inventory(self, now_s: float) -> Inventory:
+        return Inventory(now_s, self._nodes)
+
+    def fleets(
+        self, services: Sequence[Service], now_s: float
+    ) -> Mapping[ServiceKey, Fleet | ClusterError]:
+        return {k: self._seated(k, found) for k, found in super().fleets(services, now_s).items()}
+
+    def _seated(self, key: ServiceKey, found: Fleet | ClusterError) -> Fleet | ClusterError:
+        if isinstance(found, ClusterError):
+            return found
+        pools = {}
+        for name, of in found.pools.items():
+            ready = tuple(
+                Pod(f"{name}-{i}", 0.0, ready_s=60.0, index=i, node="n0")
+                for i in range(self._placed[key][name])
+            )
+            pools[name] = replace(of, pods=ready, shape=PodShape({GPU: 1.0}), is_listed=True)
+        return replace(found, pools=pools)
+
+
+def grown(told: Mapping[float, Mapping[ServiceKey, TickRecord]]) -> int:
+    """Return the replicas that checks have written in all."""
+    records = [record for found in told.values() for record in found.values()]
+    return sum(
+        record.decision.pools[name].desired - record.decision.pools[name].current
+        for record in records
+        if record.applied and record.decision.patch is not None
+        for name in record.decision.patch.replicas
+    )
+
+
+@pytest.mark.parametrize("free", [0, 1, 3])
+def test_checks_never_take_more_than_is_free_whoever_rises(free: int):
+    cluster = OneNode(ONE_EACH, free)
+    both, pods = checked(cluster=cluster)
+    assert grown(step(both, pods, [LLAMA.key, QWEN.key], until_s=30.0)) == free
+
+
+def test_a_check_leaves_what_another_service_has_ordered_and_not_got_yet():
+    cluster = OneNode(ONE_EACH, free=2)
+    both, pods = checked(cluster=cluster)
+    # No pod of these two is placed yet: the node looks free.
+    cluster.apply(QWEN, Patch({"decode": 3}), EVEN_S)
+    assert grown(step(both, pods, [LLAMA.key], until_s=30.0)) == 0
