@@ -129,7 +129,6 @@ def gather(engine: Engine, prometheus_binary: Path, folder: Path) -> Evidence:
         prometheus(prometheus_binary, folder, config=_scrapes(pair)) as server,
     ):
         eyes = _Eyes(loaded.service, server.url)
-        began_s = wall_clock_s()
         warmed = pair.send_all(requests(WARM_UP), 1)
         before = eyes.wait_until_seen(len(warmed))
         pages = pair.prefill.metrics(), pair.decode.metrics()
@@ -137,8 +136,8 @@ def gather(engine: Engine, prometheus_binary: Path, folder: Path) -> Evidence:
         after = eyes.wait_until_seen(len(warmed) + len(served))
         prefill = Page(pages[0], pair.prefill.metrics())
         decode = Page(pages[1], pair.decode.metrics())
-        # `recommend` compares with the sample an interval ago.
-        wait_for("an interval has passed", lambda: wall_clock_s() > began_s + INTERVAL_S + 5.0, 60)
+        # `recommend` compares with the sample an interval ago, so that there must have been one.
+        wait_for("an interval has passed", lambda: eyes.look(INTERVAL_S + SCRAPE_S), 60.0)
         recommended = _recommend(spec, server.url, folder)
     return Evidence(
         service=loaded.service,
@@ -158,12 +157,16 @@ class _Eyes:
         self.service = service
         self._metrics = PrometheusMetrics(PrometheusAccess(url, scrape_interval_s=SCRAPE_S))
 
+    def look(self, ago_s: float = 0.0) -> Sample | None:
+        """Return the sample of a moment ago, None if there was none."""
+        found = self._metrics.read([self.service], wall_clock_s() - ago_s)[self.service.key]
+        return found if isinstance(found, Sample) else None
+
     def wait_until_seen(self, requests: int) -> Sample:
         """Return the first sample in which both servers have finished so many requests."""
 
         def look() -> Sample | None:
-            found = self._metrics.read([self.service], wall_clock_s())[self.service.key]
-            if not isinstance(found, Sample):
+            if (found := self.look()) is None:
                 return None
             (prefill,), (decode,) = found.pools["prefill"], found.pools["decode"]
             seen = (
