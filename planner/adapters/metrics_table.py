@@ -209,7 +209,7 @@ METRICS: Final = (
             _attainment),
     Exposed("pd_planner_forecast_tokens_per_second", "summary", ("role", "quantile"),
             "Tokens per second that the load is forecast not to exceed, by probability: the lower "
-            "quantile is ordered for, the higher one until then is kept for.",
+            "quantile when an order made now serves, the higher one until then.",
             _forecast),
     Exposed("pd_planner_correction_factor", "gauge", ("role",),
             "Measured time over profiled time at a full batch, the worst pool of the role; 1 is a "

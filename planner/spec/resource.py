@@ -82,21 +82,9 @@ class ForecastSpec(BaseModel):
     """Predictor of the load. `LastValue` expects no change; `Prophet` needs the extra
     `pd-planner[prophet]`."""
 
-    sizing: Literal["Distribution", "Quantile"] = "Distribution"
-    """What of the forecast is sized for. `Distribution`: all that may come, by how likely it is;
-    a failed request weighs so much that the attainment is met over a day, not in every minute.
-    `Quantile`: the load that `quantile` names, met to the attainment."""
-
     caution: Annotated[float, decimal(0.05, 100)] = 1.0
-    """With `Distribution`: how much more than by default a failed request weighs. More is safer
-    and dearer."""
-
-    quantile: Annotated[float, percent("50%", "99.9%")] = 0.65
-    """Quantile of the forecast that replicas are ordered for: higher is safer and dearer."""
-
-    keep_quantile: Annotated[float, percent("50%", "99.9%")] = 0.9
-    """Quantile above which replicas are released. What lies between the two is kept if it is
-    there and not ordered if it is not; a `keepQuantile` below `quantile` counts as equal to it."""
+    """How much more than by default a failed request weighs against the replicas that would have
+    served it in time. More is safer and dearer; the default suits the attainment asked for."""
 
 
 class MetricsSpec(BaseModel):

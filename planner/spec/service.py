@@ -14,7 +14,6 @@ from planner.model import (
     Role,
     Service,
     ServiceKey,
-    Sizing,
     Sla,
     Target,
     Topology,
@@ -176,9 +175,6 @@ def build_service(
         limits=limits,
         fallback=fallback,
         predictor=asked.forecast.predictor,
-        up_quantile=asked.forecast.quantile,
-        keep_quantile=asked.forecast.keep_quantile,
-        sizing=Sizing(asked.forecast.sizing),
         caution=asked.forecast.caution,
         transfer=transfer,
         topology=Topology(

@@ -70,7 +70,7 @@ def spec(namespace: str) -> dict[str, object]:
             "sla": {"ttft": "500ms", "itl": "30ms"},
             "metrics": {"source": "vllm", "selector": {"model_name": "llama"}},
             # Medians: the steps of a scripted load are no uncertainty to be provided for.
-            "forecast": {"predictor": "LastValue", "quantile": "50%", "keepQuantile": "50%"},
+            "forecast": {"predictor": "LastValue"},
             "fallback": {"after": f"{FALLBACK_S:g}s", **FALLBACK},
             "behavior": {
                 "scaleDown": {"stabilizationWindowSeconds": int(WINDOW_S), "tolerance": "0"}
