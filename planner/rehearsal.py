@@ -113,7 +113,8 @@ def _play(
         for frame in replay.frames():
             frames.append(frame)
             if records is not None:
-                records.record(frame.record)
+                for told in (*frame.checks, frame.record):
+                    records.record(told)
             if show_s is not None:
                 view.show(frame)
                 pause(max(show_s * len(frames) / intervals - watch(), 0.0) if view.is_shown else 0)

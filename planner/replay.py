@@ -15,7 +15,18 @@ from planner.adapters.sources import source_named
 from planner.decision.rise import CHECK_S
 from planner.decision.size import size
 from planner.loop import Loop
-from planner.model import Factors, LengthMix, Load, Mode, Patch, Pool, Role, Sample, Service, TokenLoad
+from planner.model import (
+    Factors,
+    LengthMix,
+    Load,
+    Mode,
+    Patch,
+    Pool,
+    Role,
+    Sample,
+    Service,
+    TokenLoad,
+)
 from planner.record import TickRecord
 from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool
 from planner.simulation.plant import Plant
@@ -38,11 +49,15 @@ MIX_POINTS = 24
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One tick of a replay: the record, and how long the decision took."""
+    """One tick of a replay: the record, and how long the decision took.
+
+    `checks` holds what was ordered between the tick before and this one.
+    """
 
     at_s: float
     record: TickRecord
     tick_s: float
+    checks: tuple[TickRecord, ...] = ()
 
 
 class Replay:
@@ -91,6 +106,7 @@ class Replay:
         """
         interval_s = self.service.interval_s
         scrape_s, check_s = SCRAPE_LAG_S, CHECK_S
+        checks: list[TickRecord] = []
         for k in range(1, int(self.trace.duration_s // interval_s) + 1):
             now_s = k * interval_s
             while min(scrape_s, check_s) <= now_s:
@@ -98,10 +114,11 @@ class Replay:
                     self._scrape(scrape_s, is_read=scrape_s + SCRAPE_INTERVAL_S > now_s)
                     scrape_s += SCRAPE_INTERVAL_S
                 else:
-                    self._check(check_s)
+                    checks += self._check(check_s)
                     check_s += CHECK_S
             self.plant.advance(now_s)
-            yield self._tick(now_s)
+            yield replace(self._tick(now_s), checks=tuple(checks))
+            checks.clear()
 
     def finish(self) -> PlantResults:
         """Serve what is left without further orders, and return the log."""
@@ -119,14 +136,13 @@ class Replay:
         gateway = self.plant.gateway() if source_named(self.service.source).gateway else None
         self._metrics.store(key, self.plant.scrape(), gateway, at_s)
 
-    def _check(self, at_s: float) -> None:
-        """Let the loop look at the pods between two ticks."""
+    def _check(self, at_s: float) -> list[TickRecord]:
+        """Let the loop look at the pods between two ticks; return what it ordered."""
         self.plant.advance(at_s)
         glance = Sample(at_s, self.plant.glance())
         fleet = self._cluster.fleets([self.service], at_s)[self.service.key]
         decision = self._loop.check(glance, fleet, at_s)
-        if decision is not None:
-            self._loop.act(decision, at_s)
+        return [] if decision is None else [self._loop.act(decision, at_s)]
 
     def _tick(self, now_s: float) -> Frame:
         """Let the loop decide on what was scraped."""
