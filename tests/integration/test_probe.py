@@ -54,7 +54,7 @@ def serving(answers: Mapping[str, Answer]) -> Iterator[int]:
 
 @contextmanager
 def closing_server(server: ThreadingHTTPServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         yield
@@ -163,6 +163,21 @@ def test_a_real_page_of_vllm_is_read():
         sample = read(asked(port, base), pods({"prefill": ["127.0.1.1"], "decode": ["127.0.2.1"]}))
     assert isinstance(sample, Sample), sample
     assert sample.pools["prefill"][0].histograms[Signal.PROMPT_TOKENS].count > 0.0
+
+
+def test_fifty_pods_of_a_real_page_answer_in_the_time_that_production_gives():
+    base = service(selector={"model_name": "tiny"})
+    page = says(VLLM.read_text(encoding="utf-8"))
+    ips = [f"127.0.4.{i}" for i in range(1, 51)]
+    with serving(dict.fromkeys((*ips, "127.0.2.1"), page)) as port:
+        there = pods({"prefill": ips, "decode": ["127.0.2.1"]})
+        probe = PodProbe(lambda services: {s.key: there for s in services}, threading.Event())
+        elapsed_s = stopwatch_s()
+        sample = probe.read([asked(port, base)], START_S)[base.key]
+        took_s = elapsed_s()
+    assert isinstance(sample, Sample), sample
+    assert len(sample.pools["prefill"]) == 50
+    print(f"51 pods read in {took_s * 1000:.0f} ms")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from planner import controller
-from planner.adapters.clock import SystemClock
+from planner.adapters.clock import ManualClock, SystemClock
 from planner.adapters.memory import MemoryMetrics
 from planner.errors import InputError
 from planner.model import Mode, Role, Service, ServiceKey
@@ -34,7 +34,14 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     root.setLevel(level)
 
 
-def past(*known: Service, pods: Mapping[Role, int] | None = None) -> MemoryMetrics:
+def settings_with(**log: object) -> Settings:
+    settings = Settings()
+    return settings.model_copy(update={"log": settings.log.model_copy(update=log)})
+
+
+def past(
+    *known: Service, pods: Mapping[Role, int] | None = None, waiting_rps: float = 0.0
+) -> MemoryMetrics:
     """Return the last half hour of a load that needs more than one replica, and a bit to come."""
     metrics = MemoryMetrics(15.0, retention_s=1e9)
     now_s = SystemClock(threading.Event()).now_s()
@@ -42,7 +49,10 @@ def past(*known: Service, pods: Mapping[Role, int] | None = None) -> MemoryMetri
         at_s = now_s + 15.0 * k - 5.0
         scrape = {
             role: tuple(
-                pod_sample(f"{role}-{i}", at_s, 900.0 * (k + 131), role)
+                pod_sample(
+                    *(f"{role}-{i}", at_s, 900.0 * (k + 131), role),
+                    waiting=waiting_rps * 15.0 * max(k + 10, 0) * (role is Role.PREFILL),
+                )
                 for i in range((pods or {}).get(role, 1))
             )
             for role in Role
@@ -144,6 +154,29 @@ class TestWatch:
             out = capsys.readouterr().out
             told.append([row["name"] for row in json.loads(out)] if out else [])
         assert told[1:] == [["llama-8b", "qwen", "other"], [], ["qwen"]]
+
+    def test_a_queue_that_grows_is_told_between_two_ticks(
+        self,
+        jobs: Mapping[float, Callable[[float], None]],
+        metrics: Callable[[MemoryMetrics], None],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: Out,
+    ):
+        metrics(past(LLAMA, waiting_rps=40.0))
+        now_s = SystemClock(threading.Event()).now_s()
+        monkeypatch.setattr(controller, "SystemClock", lambda _: ManualClock(now_s))
+        recommend(LLAMA, watch=True, settings=settings_with(level="info"))
+        log = capsys.readouterr().err
+        assert log.count("for want of metrics.probe: inference/llama-8b") == 1
+        told = []
+        for after_s in (15.0, 30.0, 45.0):
+            jobs[5.0](now_s // 60.0 * 60.0 + after_s)
+            told.append(capsys.readouterr().out)
+        assert told[:2] == ["", ""]
+        (row,) = json.loads(told[2])
+        assert row["name"] == "llama-8b"
+        (prefill,) = (p for p in row["pools"] if p["name"] == "prefill")
+        assert prefill["desiredReplicas"] > prefill["currentReplicas"] == 1
 
     def test_a_stop_while_the_past_is_read_prints_nothing(
         self,
