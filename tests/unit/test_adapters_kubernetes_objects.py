@@ -64,6 +64,13 @@ def test_a_ready_pod() -> None:
     assert found.requests == {GPU: 2.0, "pods": 1.0}
 
 
+def test_a_pod_has_its_address_as_soon_as_the_kubelet_says() -> None:
+    raw = raw_pod(ready("2026-11-22T18:01:30Z"))
+    assert seen(raw).pod.ip is None
+    raw["status"]["podIP"] = "10.0.0.7"
+    assert seen(raw).pod.ip == "10.0.0.7"
+
+
 def test_readiness_that_flaps_keeps_the_first_time() -> None:
     first = seen(raw_pod(ready("2026-11-22T18:01:30Z")))
     lost = seen(raw_pod(ready("2026-11-22T19:00:00Z", "False")), first)
