@@ -4,8 +4,10 @@ The KV cache moves from the one to the other through NIXL. As long as they run, 
 core busy even without a request.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +88,25 @@ class Pair:
         """Send requests, so many at any time."""
         with ThreadPoolExecutor(at_once) as senders:
             return list(senders.map(self.send, requested))
+
+    @contextlib.contextmanager
+    def kept_busy(self, requested: Iterable[Request]) -> Iterator[None]:
+        """Send one request after the other as long as a `with` block lasts."""
+        ended = threading.Event()
+
+        def send() -> None:
+            for request in requested:
+                if ended.is_set():
+                    return
+                self.send(request)
+
+        with ThreadPoolExecutor(1) as sender:
+            sending = sender.submit(send)
+            try:
+                yield
+            finally:
+                ended.set()
+        sending.result()
 
 
 def _server(engine: Engine, log: Path, core: int, role: str) -> EngineServer:

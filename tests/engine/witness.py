@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,10 @@ def gather(engine: Engine, prometheus_binary: Path, folder: Path) -> Evidence:
         after = eyes.wait_until_seen(len(warmed) + len(served))
         prefill = Page(pages[0], pair.prefill.metrics())
         decode = Page(pages[1], pair.decode.metrics())
-        # `recommend` compares with the sample an interval ago, so that there must have been one.
-        wait_for("an interval has passed", lambda: eyes.look(INTERVAL_S + SCRAPE_S), 60.0)
-        recommended = _recommend(spec, server.url, folder)
+        with pair.kept_busy(Request(prompt(300, number), 8) for number in count(200)):
+            # `recommend` compares with the sample an interval ago, so there must have been one.
+            wait_for("an interval has passed", lambda: eyes.look(INTERVAL_S + SCRAPE_S), 60.0)
+            recommended = _recommend(spec, server.url, folder)
     return Evidence(
         service=loaded.service,
         served=served,
