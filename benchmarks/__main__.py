@@ -52,7 +52,6 @@ BENCHMARKS = (
         ONE_THREAD,
     ),
     Benchmark("profiles", "Looking a profile up, and predicting a context that it was not shown"),
-    Benchmark("quantiles", "Ordering and releasing at other quantiles", is_slow=True),
     Benchmark(
         "static_fleet",
         "The planner against the best fixed fleet in hindsight, an hour of conversations",

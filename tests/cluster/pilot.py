@@ -28,6 +28,7 @@ from planner.model import (
     Service,
     ServiceKey,
     Signal,
+    Sizing,
     Target,
 )
 from planner.record import TickRecord
@@ -125,7 +126,7 @@ def acting_service(
     )
     given = {"mode": Mode.ACT, "interval_s": 1.0, "predictor": "LastValue", "pools": pools}
     # Medians: the steps of a scripted load are no uncertainty to be provided for.
-    given |= {"up_quantile": 0.5, "keep_quantile": 0.5}
+    given |= {"sizing": Sizing.QUANTILE, "up_quantile": 0.5, "keep_quantile": 0.5}
     return service(key=ServiceKey(namespace, prefix), **(given | over))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from planner.decision.size import _need, _target, size
+from planner.decision.size import _need, _points, _target, size
 from planner.model import Factor, Factors, LengthMix, Limits, Role, Sla
 from planner.sizing.queueing import erlang_b, erlang_c, occupancy, wait_tail
 from tests.builders import load, pool, service, token_load
@@ -130,7 +130,7 @@ def test_under_a_budget_no_legal_split_serves_more(traffic, sla, gpus, cost):
     target = _target(who, traffic, Factors())
     shares = {
         role: _need(
-            who, traffic, Factors(), target, role, traffic.tokens[role].up_tps
+            who, traffic, Factors(), target, role, _points(traffic.tokens[role])
         ).shares(np.arange(1.0, 9.0))
         for role in Role
     }  # fmt: skip

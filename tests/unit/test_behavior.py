@@ -57,12 +57,12 @@ DEFAULT = Behavior()
         case("free to zero", 90, 0, 0),
         case("from zero", 0, 5, 5),
         case("steady", 7, 7, 7),
-        # defaults: up at once, down after five minutes
+        # defaults: up at once, down after three minutes
         case("default up is not limited", 3, 90, 90, up=DEFAULT.scale_up, down=DEFAULT.scale_down),
         case("default down waits", 9, 3, 9, up=DEFAULT.scale_up, down=DEFAULT.scale_down,
-             past=[(299, 9)]),
+             past=[(179, 9)]),
         case("default down is due", 9, 3, 3, up=DEFAULT.scale_up, down=DEFAULT.scale_down,
-             past=[(300, 9), (299, 3)]),
+             past=[(180, 9), (179, 3)]),
         case("default down passes over 10 %", 10, 9, 10, up=DEFAULT.scale_up,
              down=DEFAULT.scale_down, past=[(400, 9)]),
         case("default up passes over nothing", 10, 11, 11, up=DEFAULT.scale_up,
@@ -168,7 +168,7 @@ def test_behavior_is_hpas(current, wanted, expected, behavior, events, past):
     ("current", "wanted", "behavior", "past", "code", "values"),
     [
         pytest.param(9, 3, DEFAULT, [(60, 9)], "ScaleDownStabilized",
-                     {"recommended": 3, "held": 9, "window_s": 300.0}, id="down window"),
+                     {"recommended": 3, "held": 9, "window_s": 180.0}, id="down window"),
         pytest.param(3, 9, Behavior(rules(window_s=120.0), FREE), [(60, 4)], "ScaleUpStabilized",
                      {"recommended": 9, "held": 4, "window_s": 120.0}, id="up window"),
         pytest.param(10, 9, DEFAULT, [], "WithinTolerance", {"recommended": 9, "held": 10},

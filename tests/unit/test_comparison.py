@@ -6,9 +6,7 @@ from dataclasses import replace
 import pytest
 
 from planner.comparison.contest import Plan, contest, halfway
-from planner.comparison.entries import (
-    ENTRIES,
-)
+from planner.comparison.entries import ENTRIES
 from planner.comparison.recipes import CaseRecipe, case_service, require_length
 from planner.comparison.regret import SPARED
 from planner.comparison.runs import ORACLES, Foresight, Run, Task, bounds_of, capacity_of, play
@@ -34,6 +32,8 @@ from planner.view.comparison_table import (
 from planner.view.summary import POLICY, results_json
 
 SHORT = CaseRecipe("conv", 0, until_s=900.0)
+SHIPPED = ENTRIES[POLICY].knob.shipped
+CAUTIOUS = 4.0 * SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +203,8 @@ def foreseen(oracle, gpu_hours, attained=0.99, prefill=(1,), decode=(1,)):
 
 def summed(*more):
     runs = [
-        ran(POLICY, 0.65, 0.98, 3600.0),
-        ran(POLICY, 0.9, 1.0, 5400.0),
+        ran(POLICY, SHIPPED, 0.98, 3600.0),
+        ran(POLICY, CAUTIOUS, 1.0, 5400.0),
         ran("kpa", ENTRIES["kpa"].knob.shipped, 0.90, 7200.0),
     ]
     return summed_up([*runs, *more], [POLICY, "kpa"], (0.99,), 10, None)
@@ -264,13 +264,15 @@ def test_a_sweep_that_never_attains_says_the_best():
 
 
 def test_a_knob_that_lacks_a_seed_is_left_out():
-    found = summed(ran(POLICY, 0.65, 0.98, 3600.0, seed=1), ran("kpa", 3.0, 1.0, 9000.0, seed=1))
+    found = summed(ran(POLICY, SHIPPED, 0.98, 3600.0, seed=1), ran("kpa", 3.0, 1.0, 9000.0, seed=1))
     own = found.prices[0]
-    assert own.best_value == 0.65
+    assert own.best_value == SHIPPED
 
 
 def test_lines_are_means_over_seeds():
-    found = summed(ran(POLICY, 0.65, 1.0, 5400.0, seed=1), ran(POLICY, 0.9, 1.0, 5400.0, seed=1))
+    found = summed(
+        ran(POLICY, SHIPPED, 1.0, 5400.0, seed=1), ran(POLICY, CAUTIOUS, 1.0, 5400.0, seed=1)
+    )
     own = lines_of(found.document())["t"][0]
     assert own.mean("attainment", "both") == pytest.approx(0.99)
     assert own.lowest("attainment", "worst_5min") == 0.98

@@ -1,6 +1,7 @@
 """Who takes part in a comparison, and what an ablation takes away."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from planner.comparison.entries import (
 from planner.comparison.recipes import case_service
 from planner.decision import decide as decision
 from planner.errors import InputError
-from planner.model import Factors, Load, Role, Statistic, TokenLoad
+from planner.model import Factors, Load, Role, Sizing, Statistic, TokenLoad
 from planner.simulation.cases import case_named
 from planner.simulation.policies.base import Knob
 from planner.view.summary import POLICY
@@ -29,8 +30,10 @@ def conv():
 
 
 def load(tps=100.0):
-    tokens = TokenLoad(seen_tps=tps, mean_tps=tps, up_tps=1.2 * tps, keep_tps=1.5 * tps)
-    return Load(0.0, dict.fromkeys(Role, tokens), None, 1.0, (1.0,), (2.0,))
+    tokens = TokenLoad(
+        seen_tps=tps, mean_tps=tps, up_tps=1.2 * tps, keep_tps=1.5 * tps, up_points=((tps, 1.0),)
+    )
+    return Load(0.0, dict.fromkeys(Role, tokens), None, 1.0, (1.0,), (2.0,), spread={"decode": 0.4})
 
 
 # ── who takes part ───────────────────────────────────────────────────────────────────────────────
@@ -73,11 +76,20 @@ def test_knob_values_spread_over_the_grid(points, values):
     assert knob_values(Knob("k", 3.0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)), points) == values
 
 
-def test_the_planners_knob_is_its_quantile_as_shipped(conv):
-    assert OWN_KNOB.shipped == conv.up_quantile
-    service, _ = OWN[POLICY].turned(conv, 0.95)
-    assert (service.up_quantile, service.keep_quantile) == (0.95, max(0.95, conv.keep_quantile))
-    assert OWN[POLICY].turned(conv, conv.up_quantile)[0] == conv
+def test_the_planners_knob_is_its_caution_as_shipped(conv):
+    assert OWN_KNOB.shipped == conv.caution
+    service, _ = OWN[POLICY].turned(conv, 4.0)
+    assert service == replace(conv, caution=4.0)
+    assert OWN[POLICY].turned(conv, conv.caution)[0] == conv
+
+
+def test_without_the_distribution_the_knob_is_a_quantile(conv):
+    entry = OWN["without-distribution"]
+    assert entry.knob.shipped == conv.up_quantile
+    service, _ = entry.turned(conv, 0.95)
+    assert service == replace(
+        conv, sizing=Sizing.QUANTILE, up_quantile=0.95, keep_quantile=max(0.95, conv.keep_quantile)
+    )
 
 
 # ── the planner without one mechanism ────────────────────────────────────────────────────────────
@@ -90,13 +102,13 @@ def forecast_under(ablation):
 
 
 def test_ablations_of_the_forecast_pass_on_less():
-    keep = forecast_under(ABLATIONS["keep"]).tokens[Role.DECODE]
-    assert keep.keep_tps == keep.up_tps == 120.0
+    assert forecast_under(ABLATIONS["spread"]).spread == {}
     margin = forecast_under(without_margin(1.1)).tokens[Role.PREFILL]
     assert margin.up_tps == margin.keep_tps == pytest.approx(110.0)
+    assert margin.up_points == ()
     assert forecast_under(ABLATIONS["dispersion"]).dispersion == (1.0,)
     assert forecast_under(without_tails(2.0)).tokens[Role.DECODE].mean_tps == 200.0
-    assert ABLATIONS["keep"].steps["forecast"](lambda *_: None)() is None
+    assert ABLATIONS["spread"].steps["forecast"](lambda *_: None)() is None
 
 
 def test_ablations_of_the_service(conv):
@@ -117,6 +129,7 @@ def test_other_steps_are_put_back_whatever_happens():
 def test_uncorrected_and_at_once(conv):
     corrected = ABLATIONS["corrections"].steps["correct"](lambda *_: ("memory", "factors"))
     assert corrected(conv, None, None) == ("memory", Factors())
+    assert ABLATIONS["queue-check"].steps["rises"](None)("services", "states") == {}
     assert set(ABLATIONS["horizon"].steps["lead_times_s"](None)(conv, {}).values()) == {0.0}
 
 

@@ -8,6 +8,7 @@ import pytest
 from planner.model import Factor, LengthMix, Role
 from planner.sizing import decode
 from planner.sizing.decode import (
+    SPREAD_SHARE,
     DecodeLoad,
     batch_limit,
     decode_load,
@@ -184,7 +185,7 @@ def test_decode_load_takes_its_shape_from_profile_lengths_and_factor():
     plain = decode_load(asked, traffic, Factor(), 2000.0, 0.03)
     slower = decode_load(asked, traffic, Factor(level=1.2), 2000.0, 0.03)
     assert plain.context_tokens == traffic.lengths.context_tokens
-    assert plain.spread == 0.7
+    assert plain.spread == pytest.approx(SPREAD_SHARE * 0.7)
     assert slower.itl_s == pytest.approx(1.2 * plain.itl_s)
     assert batch_limit(slower) < batch_limit(plain)
     assert np.all(np.diff(plain.itl_s) >= 0.0)

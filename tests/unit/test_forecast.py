@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from planner.decision.forecast import DISPERSION_INTERVALS, ForecastMemory, age, forecast, learn
-from planner.model import Histogram, Role
+from planner.model import Histogram, Role, Sizing
 from tests.builders import ISL, LENGTHS, OSL, START_S, histogram, observation, service
 
 LEADS = {"prefill": 60.0, "decode": 60.0}
@@ -83,13 +83,34 @@ def test_bounds_that_change_start_the_mix_anew():
     assert load.lengths.isl_mean_tokens == pytest.approx(1500.0)
 
 
+def expected_tps(tokens):
+    return sum(tps * probability for tps, probability in tokens.up_points)
+
+
+def highest_tps(tokens):
+    return tokens.up_points[-1][0]
+
+
+def test_the_whole_distribution_is_told_unless_a_quantile_is_sized_for():
+    noisy = [interval(10.0 + 3.0 * (k % 2)) for k in range(60)]
+    tokens = ahead(noisy).tokens[Role.DECODE]
+    levels, chances = zip(*tokens.up_points, strict=True)
+    assert list(levels) == sorted(levels)
+    assert min(levels) < tokens.mean_tps < max(levels)
+    assert sum(chances) == pytest.approx(1.0)
+    assert expected_tps(tokens) == pytest.approx(11.5 * OSL, rel=0.05)
+    one = ahead(noisy, who=service(sizing=Sizing.QUANTILE)).tokens[Role.DECODE]
+    assert one == replace(tokens, up_points=())
+
+
 def test_windows_follow_the_lead():
     """On a rising load a longer lead sees further ahead, and keep never lies below up."""
     rising = [interval(10.0 + k) for k in range(30)]
     loads = [ahead(rising, {"prefill": s, "decode": s}) for s in (30.0, 60.0, 150.0, 300.0)]
-    ups = [load.tokens[Role.PREFILL].up_tps for load in loads]
-    assert ups == sorted(ups)
-    assert ups[0] < ups[-1]
+    for told in (expected_tps, highest_tps, lambda tokens: tokens.mean_tps):
+        ups = [told(load.tokens[Role.PREFILL]) for load in loads]
+        assert ups == sorted(ups)
+        assert ups[0] < ups[-1]
     one_quantile = service(up_quantile=0.75, keep_quantile=0.75)
     leads = {"prefill": 240.0, "decode": 240.0}
     falling = ahead([interval(60.0 - 2.0 * k) for k in range(25)], leads, one_quantile)

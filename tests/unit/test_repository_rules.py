@@ -42,6 +42,7 @@ NAMES_ADAPTERS = {
     "planner/comparison/runs.py",
     "planner/inspection.py",
     "planner/profiling/commands.py",
+    "planner/profiling/run.py",
     "planner/rehearsal.py",
     "planner/replay.py",
 }

@@ -65,7 +65,7 @@ def test_defaults_are_those_of_the_reference():
     assert spec.sla.attainment_ratio == 0.99
     assert spec.sla.statistic is Statistic.ATTAINMENT
     assert spec.sla.scope.max_input_tokens is None
-    assert (spec.forecast.predictor, spec.forecast.quantile) == ("Kalman", 0.65)
+    assert (spec.forecast.predictor, spec.forecast.caution) == ("Kalman", 1.0)
     assert spec.metrics.source == "vllm"
     assert spec.fallback is None
     assert (spec.pools[0].min_replicas, spec.pools[0].pods_per_replica) == (1, 1)
@@ -464,7 +464,7 @@ def test_pool_behavior_is_put_over_the_services_field_by_field(tmp_path: Path):
     assert down.policies == (ScalingPolicy(PolicyType.PERCENT, 50, 60.0),)
     assert down.select_policy is SelectPolicy.MIN
     assert down.tolerance == 0.1
-    assert service.pool("prefill").behavior.scale_down.stabilization_window_s == 300.0
+    assert service.pool("prefill").behavior.scale_down.stabilization_window_s == 180.0
     assert service.pool("prefill").behavior.scale_up.policies == ()
 
 
