@@ -31,8 +31,11 @@ def note_fleet(
     """Return the memory with the changes that happened since the last tick.
 
     What really changed is noted, not what was ordered: a refused patch is no event, somebody
-    else's change is one.
+    else's change is one. A rise beyond what the last tick recommended came between two ticks; from
+    here on it counts as recommended, so that the window holds it. That can be told from the fleet
+    alone, and so after a restart too.
     """
+    recommendations = dict(memory.recommendations)
     events: dict[str, tuple[ScaleEvent, ...]] = {}
     for name, replicas in current.items():
         kept = tuple(e for e in memory.events.get(name, ()) if e.at_s > now_s - MEMORY_S)
@@ -40,8 +43,11 @@ def note_fleet(
         if replicas != before:
             since_s = now_s if memory.at_s is None else memory.at_s
             kept = (*kept, ScaleEvent(since_s, replicas - before))
+        past = recommendations.get(name, ())
+        if replicas > before and past and replicas > past[-1].keep:
+            recommendations[name] = (*past, Recommendation(now_s, replicas, replicas))
         events[name] = kept
-    return ConstrainMemory(memory.recommendations, events, dict(current), now_s)
+    return ConstrainMemory(recommendations, events, dict(current), now_s)
 
 
 def start_over(memory: ConstrainMemory, pools: Iterable[str]) -> ConstrainMemory:

@@ -148,15 +148,10 @@ def rise(
     current = standing.current
     wanted = {name: risen[name].replicas if name in risen else n for name, n in current.items()}
     plan = Plan({name: PoolPlan(n, n, n) for name, n in wanted.items()}, {})
-    memory, desired, capped = constrain(
-        service, noted.constrain, plan, current, standing.room, now_s
-    )
+    _, desired, capped = constrain(service, noted.constrain, plan, current, standing.room, now_s)
     if not all(n >= current[name] for name, n in desired.items()) or desired == current:
         return state, None
-    # Pools that did not rise were asked nothing: their window goes on as it was.
-    past = noted.constrain.recommendations
-    told = {name: memory.recommendations[name] for name in risen}
-    state = replace(state, constrain=replace(noted.constrain, recommendations={**past, **told}))
+    # Nothing is remembered: the next tick sees the rise by the fleet, as one after a restart does.
     written, _ = _written(service, standing, desired, now_s)
     return state, Decision(
         at_s=now_s,

@@ -4,6 +4,8 @@ A restart replays samples from Prometheus; the cluster keeps no history of its p
 that served was scraped.
 """
 
+from dataclasses import replace
+
 from planner.decision.difference import alive
 from planner.errors import ClusterError, MetricsError
 from planner.model import Fleet, Pod, PoolFleet, Sample, Service
@@ -16,10 +18,11 @@ def fleet_of(
     before: Fleet | ClusterError,
     alive_now: Fleet | None = None,
 ) -> Fleet | ClusterError:
-    """Return the pods that were scraped at `at_s` [s, Unix] as a fleet of ready pods.
+    """Return the pods that were scraped at `at_s` [s, Unix], ready, and those that were starting.
 
     Without metrics it is the fleet `before`: a gap in metrics is no change of replicas. Pods that
-    are `alive_now` tell their own start, so that lead times are known again at once.
+    are `alive_now` tell their own start, so that lead times are known again at once, and when they
+    were ordered, which between two ticks no recommendation tells.
     """
     if isinstance(sample, MetricsError):
         return before
@@ -27,8 +30,14 @@ def fleet_of(
     for pool in service.pools:
         seen = alive(sample.pools.get(pool.name, ()))
         known = {p.name: p for p in alive_now.pools[pool.name].pods} if alive_now else {}
-        pods = tuple(_then(known.get(pod.pod), pod.pod, at_s) for pod in seen)
-        pools[pool.name] = PoolFleet(len(pods), pods)
+        ready = [_then(known.get(pod.pod), pod.pod, at_s) for pod in seen]
+        names = {pod.name for pod in ready}
+        starting = [
+            replace(pod, ready_s=None)
+            for pod in known.values()
+            if pod.created_s <= at_s and pod.name not in names
+        ]
+        pools[pool.name] = PoolFleet(len(ready) + len(starting), (*ready, *starting))
     return Fleet(at_s, pools)
 
 
