@@ -7,7 +7,6 @@ import contextlib
 import logging
 import math
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -35,8 +34,6 @@ DEMO_TRACE = "azure2023-conv"
 DEMO_REPORT = Path("pd-planner-demo.html")
 # On a terminal the demo's hour takes at least this long, so that one can follow it [s].
 DEMO_SHOW_S = 24.0
-# A share of cached prompt tokens above which a trace file, which can't hold them, is another load.
-CACHED_TOLD = 0.02
 ATTRIBUTION = "Requests: Azure LLM inference trace 2023, conversation, CC-BY-4.0."
 
 
@@ -231,37 +228,11 @@ def own_requests(service: Service, settings: Settings, window_s: float, seed: in
     """Return requests like a service's own past, and log how they were made."""
     from planner.past_traffic import past_requests
 
+    configure_logging(settings.log.level, settings.log.format)
     requests = past_requests(own_past(service, settings, window_s), seed)
     for note in requests.notes:
         log.info("%s", note)
     return requests
-
-
-@contextlib.contextmanager
-def own_requests_file(service: Service, settings: Settings, window_s: float) -> Iterator[Path]:
-    """Let a file hold requests like a service's own past, for what reads traces from files.
-
-    Yields
-    ------
-    Path
-        The file; it is gone afterwards.
-    """
-    import numpy as np
-
-    configure_logging(settings.log.level, settings.log.format)
-    requests = own_requests(service, settings, window_s, seed=0)
-    cached_share = float(requests.cached_tokens.sum() / requests.isl_tokens.sum())
-    if cached_share > CACHED_TOLD:
-        log.warning(
-            "%.0f %% of prompt tokens were cached: here all are computed", 1e2 * cached_share
-        )
-    rows = np.column_stack([requests.arrival_s, requests.isl_tokens, requests.osl_tokens])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / requests.name
-        np.savetxt(
-            path, rows, fmt=("%.6f", "%d", "%d"), delimiter=",", header="t_s,isl,osl", comments=""
-        )
-        yield path
 
 
 def _own_series(

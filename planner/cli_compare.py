@@ -1,6 +1,5 @@
 """The command `compare`: parse, build, print."""
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +8,7 @@ from planner import flags
 
 if TYPE_CHECKING:
     from planner.settings import Settings
+    from planner.simulation.traces import Trace
 
 
 @flags.with_settings(*flags.PROMETHEUS, *flags.LOG)
@@ -64,27 +64,26 @@ def compare(
     loaded = flags.load_one(file, settings)
     pools = [pool.name for pool in loaded.service.pools]
     replicas = flags.read_replicas("--start", start, pools)
-    from planner.app import own_requests_file
+    from planner.app import own_requests
     from planner.comparison.contest import compare as run_compare
 
-    with contextlib.ExitStack() as opened:
-        if window_s is not None:
-            own = own_requests_file(loaded.service, settings, window_s)
-            trace = str(opened.enter_context(own))
-        assert trace is not None
-        return run_compare(
-            service=loaded,
-            settings=settings,
-            trace=trace,
-            scale=scale,
-            seeds=seeds,
-            start=replicas,
-            warmup=warmup,
-            policies=policy,
-            points=points,
-            oracles=not no_oracles,
-            jobs=jobs,
-            ray=ray,
-            report=report,
-            output=output,
-        )
+    requests: str | Trace | None = trace
+    if window_s is not None:
+        requests = own_requests(loaded.service, settings, window_s, seed=0)
+    assert requests is not None
+    return run_compare(
+        service=loaded,
+        settings=settings,
+        trace=requests,
+        scale=scale,
+        seeds=seeds,
+        start=replicas,
+        warmup=warmup,
+        policies=policy,
+        points=points,
+        oracles=not no_oracles,
+        jobs=jobs,
+        ray=ray,
+        report=report,
+        output=output,
+    )

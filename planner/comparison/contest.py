@@ -25,7 +25,7 @@ from planner.rehearsal import whole_file
 from planner.settings import Settings
 from planner.simulation.statistics import DRAWS, Sweep
 from planner.simulation.trace_files import open_trace
-from planner.simulation.traces import clip
+from planner.simulation.traces import Trace, clip
 from planner.spec.service import LoadedService
 from planner.view.comparison_rows import between, never_reached, sweeps_of
 
@@ -64,7 +64,7 @@ class Store(Protocol):
 def compare(
     service: LoadedService,
     settings: Settings,
-    trace: str,
+    trace: str | Trace,
     scale: int,
     seeds: int,
     start: Mapping[str, int] | None,
@@ -81,7 +81,7 @@ def compare(
     configure_logging(settings.log.level, settings.log.format)
     names = read_names(policies)
     bounds_of(service.service)
-    requests = open_trace(trace)
+    requests = open_trace(trace) if isinstance(trace, str) else trace
     longest = service.service.sla.max_input_tokens
     if longest is not None:
         requests, _ = clip(requests, longest)

@@ -1,12 +1,11 @@
-"""A service's own past as a series and as a trace: gaps stay gaps, figures stay figures."""
+"""A service's own past as observations and as a series: gaps stay gaps, figures stay figures."""
 
-import numpy as np
 import pytest
 
-from planner.errors import InputError, MetricsError
+from planner.errors import MetricsError
 from planner.model import Observation, PodSample, Role, Sample, Signal
-from planner.past import observations, past_trace, token_series
-from tests.builders import ISL, LENGTHS, OSL, START_S, histogram, observation, sample, service
+from planner.past import observations, token_series
+from tests.builders import ISL, OSL, START_S, observation, sample, service
 
 SERVICE = service()
 LOST = MetricsError("http://p: down")
@@ -73,44 +72,3 @@ class TestTokenSeries:
             None,
         ]
         assert token_series(past, Role.PREFILL) == [0.0, None, None]
-
-
-class TestPastTrace:
-    def test_rates_and_lengths_are_those_of_the_past(self):
-        trace = past_trace(seen([1.0] + [20.0] * 30 + [5.0] * 30), 60.0, seed=1)
-        minutes = np.bincount((trace.arrival_s // 60.0).astype(int), minlength=60)
-        # 36,000 and 9,000 requests are expected: ±3 % are more than three standard deviations.
-        assert minutes[:30].sum() == pytest.approx(36_000, rel=0.03)
-        assert minutes[30:60].sum() == pytest.approx(9_000, rel=0.04)
-        # Drawn from buckets: the mean of the bucket that holds them all.
-        assert trace.isl_tokens.mean() == pytest.approx(ISL, rel=0.01)
-        assert trace.osl_tokens.mean() == pytest.approx(OSL, rel=0.01)
-        assert trace.isl_tokens.min() >= 1
-
-    def test_a_gap_is_silent_and_keeps_its_length(self):
-        past = [observation(), None, None, observation()]
-        trace = past_trace(past, 60.0, seed=1)
-        inside = (trace.arrival_s > 61.0) & (trace.arrival_s < 178.0)
-        assert not inside.any()
-        assert 178.0 < trace.duration_s < 240.0
-
-    def test_an_interval_without_outputs_is_silent(self):
-        past = [observation(outputs=None), observation(outputs=histogram(OSL, 0.0, LENGTHS))]
-        with pytest.raises(InputError, match="no finished request in that window"):
-            past_trace(past, 60.0, seed=1)
-
-    def test_the_seed_decides(self):
-        past = seen([1.0, 20.0, 20.0])
-        first, again, other = (past_trace(past, 60.0, seed) for seed in (1, 1, 2))
-        assert np.array_equal(first.arrival_s, again.arrival_s)
-        assert np.array_equal(first.isl_tokens, again.isl_tokens)
-        assert len(first) != len(other)
-
-    def test_it_says_what_is_a_model_and_not_the_past(self):
-        (note,) = past_trace([observation()], 60.0, seed=1).notes
-        assert "Poisson" in note
-
-    @pytest.mark.parametrize("past", [[], [None], [observation(arrivals_rps=0.0)]])
-    def test_nothing_observed_is_refused(self, past: list[Observation | None]):
-        with pytest.raises(InputError, match=r"--from-prometheus: .*give a longer one"):
-            past_trace(past, 60.0, seed=1)
