@@ -16,10 +16,10 @@ STAMP := $(VENV)/.installed
 RPS ?= 0s=10,3m=100,6m=100,8m=10
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down engine-build e2e lint check bench bench-policies docs golden lock wheel image clean
+.PHONY: help install demo test test-deps cluster-build cluster traffic cluster-down engine-build test-environments e2e lint check bench bench-policies docs golden lock wheel image clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## make .venv and install the locked packages into it (PYTHON=python3.12 picks another Python)
 
@@ -69,6 +69,10 @@ cluster-down: install ## end what `make cluster` started
 
 engine-build: install ## install a real vLLM for the tests, apart from .venv (once, 6 GB, about 2 minutes)
 	@$(PY) -m tests.engine.build
+
+test-environments: engine-build ## install what tests need apart from .venv: vLLM, Ray, AI Configurator (once)
+	@$(PY) -m tests.integration.ray_environment
+	@$(PY) -m tests.integration.aiconfigurator_environment
 
 e2e: install ## run the tests on a real control plane, and these alone
 	$(PY) -m pytest tests/e2e --junitxml=out/e2e.xml

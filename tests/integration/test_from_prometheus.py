@@ -435,7 +435,8 @@ def test_prefill_is_corrected_by_prompt_length(recorded: Recorded, capsys: Out):
     assert new.decode == old.decode
     out, err = capsys.readouterr()
     assert "gaps of 4" in err
-    assert "intervals used; left out: 1 pods came or went" in out
+    # Two where a moment saw the pod that left and the one that came: it hangs on when it fell.
+    assert re.search("intervals used; left out: [12] pods came or went", out)
     assert "pd-planner profile diff OLD new.json -f f.yaml" in out
     made = new.provenance
     assert made.tool is not None
