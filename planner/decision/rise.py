@@ -26,7 +26,8 @@ MOST_WORK = 2.0
 LONG_WAIT = 0.5
 # Utilisation that an order aims at, and the time in which it works off the queue [s].
 FILL, DRAIN_S = 0.95, 30.0
-# A pool is at most multiplied by this at once: a rate over seconds is not known better.
+# What is ready is at most multiplied by this: a rate over seconds is not known better, and while an
+# order starts its queue goes on growing, which is no reason for another.
 MOST_RATIO = 3.0
 
 
@@ -171,7 +172,7 @@ def rises(service: Service, memory: RiseMemory, fleet: Fleet) -> dict[str, Rise]
             continue
         need = (_for_prompts if pool.role is Role.PREFILL else _for_sequences)(limit, looks, ready)
         ordered = of_pool.replicas // pool.pods_per_replica
-        replicas = math.ceil(min(need.replicas, MOST_RATIO * ordered)) if need else 0
+        replicas = math.ceil(min(need.replicas, MOST_RATIO * ready)) if need else 0
         if need is not None and replicas > ordered:
             found[pool.name] = Rise(replicas, need.waiting, ready, need.rate_rps)
     return found

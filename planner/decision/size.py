@@ -44,8 +44,9 @@ WORTH_LEAVING = 0.01
 SEARCH_MOST = 4000
 
 
-# What a share ε of failing requests weighs, as a share of the cost of the work offered.
-PRICE = 0.025
+# What all requests failing weighs, as multiples of the cost of the work offered: enough that serving
+# pays at all, and so much divided by the share ε that may fail.
+SERVING, PRICE = 1.5, 0.02
 # A budget is met to within rounding.
 TIE = 1e-9
 
@@ -240,9 +241,8 @@ def _budget(service: Service, load: Load, needs: Mapping[Role, Need], target: Ta
     With one quantile it is the failure budget ε. Over a whole distribution no fleet serves the
     last surprise at a price that anybody pays, nor does a moment that is easily served make up
     for one that is not. There the fleet is the one with the least ``cost + w · failing``, where
-    all requests failing would cost `PRICE` / ε times what the work offered costs: a share ε of
-    failures then weighs as much as `PRICE` of the fleet, at every moment (the method of Lagrange
-    for the day's budget; as the clairvoyant of the comparison is priced).
+    all requests failing would cost `SERVING` + `PRICE` / ε times what the work offered costs (the
+    method of Lagrange for the day's budget; as the clairvoyant of the comparison is priced).
     """
     if not _is_spread(load):
         return target.failure_budget
@@ -250,7 +250,7 @@ def _budget(service: Service, load: Load, needs: Mapping[Role, Need], target: Ta
     offered = sum(
         needs[role].offered * service.pools_of(role)[0].price_per_replica for role in Role
     )
-    weight = service.caution * PRICE / target.failure_budget * offered
+    weight = (SERVING + service.caution * PRICE / target.failure_budget) * offered
     failing = 0.0
     for front in fronts.values():
         best = int(np.argmin(front.costs + weight * front.failure_shares))
