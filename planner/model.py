@@ -138,7 +138,7 @@ class ScalingRules:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """HPA's `behavior`; defaults: free upwards, 300 s of stabilisation downwards."""
+    """HPA's `behavior`; defaults: free upwards, 180 s of stabilisation downwards."""
 
     scale_up: ScalingRules = ScalingRules()
     scale_down: ScalingRules = ScalingRules(stabilization_window_s=180.0, tolerance=0.1)

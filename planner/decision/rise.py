@@ -43,11 +43,14 @@ class Limit:
         Prefill: time that the TTFT leaves for waiting, mean over prompts [s].
     batch
         Decode: sequences that a replica may run within the ITL.
+    itl_s
+        Decode: inter-token latency with 0, 1, … sequences [s].
     """
 
     rate_rps: float = math.inf
     slack_s: float = math.inf
     batch: int = 0
+    itl_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ def arm(service: Service, memory: RiseMemory, load: Load, factors: Factors) -> R
             limits[pool.name] = Limit(1.0 / of_pool.service_mean_s, float(slack_s))
         else:
             sequences = decode.decode_load(pool, load, factor, 1.0, service.sla.itl_s)
-            limits[pool.name] = Limit(batch=decode.batch_limit(sequences))
+            batch = decode.batch_limit(sequences)
+            limits[pool.name] = Limit(batch=batch, itl_s=tuple(sequences.itl_s.tolist()))
     return replace(memory, limits=limits)
 
 
@@ -160,7 +164,7 @@ def rises(service: Service, memory: RiseMemory, fleet: Fleet) -> dict[str, Rise]
     arrivals of the last seconds, one standard deviation of Poisson less, over the rate of a
     replica, and what works off the queue in half a minute. While all are busy the rate is the one
     measured: prompts that got longer look like fewer of them. Decode: where more sequences are
-    inside than all batches may hold, batches for all of them.
+    inside than all batches may hold, batches for those who would be if each kept its limit.
     """
     found: dict[str, Rise] = {}
     for pool in service.pools:
@@ -214,4 +218,8 @@ def _for_sequences(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need |
     inside = looks[-1].inside
     if limit.batch <= 0 or inside <= ready * limit.batch:
         return None
-    return _Need(inside / (FILL * limit.batch), looks[-1].waiting, 0.0)
+    # A batch beyond its limit is slow, and who is in it stays the longer: on target fewer would be
+    # inside (Little's law), and more replicas for the pile would stand idle when they are ready.
+    crowd = min(int(inside / ready), len(limit.itl_s) - 1)
+    pace = limit.itl_s[limit.batch] / limit.itl_s[crowd] if limit.itl_s else 1.0
+    return _Need(inside * pace / (FILL * limit.batch), looks[-1].waiting, 0.0)

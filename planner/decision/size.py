@@ -44,8 +44,8 @@ WORTH_LEAVING = 0.01
 SEARCH_MOST = 4000
 
 
-# What all requests failing weighs, as multiples of the cost of the work offered: enough that serving
-# pays at all, and so much divided by the share ε that may fail.
+# What all requests failing weighs, as multiples of the cost of the work offered: enough that
+# serving pays at all, and so much divided by the share ε that may fail.
 SERVING, PRICE = 1.5, 0.02
 # A budget is met to within rounding.
 TIE = 1e-9

@@ -8,6 +8,7 @@ import pytest
 from planner.decision.rise import (
     CHECK_S,
     Limit,
+    Look,
     RiseMemory,
     arm,
     is_pressed,
@@ -70,11 +71,30 @@ def wanted(memory: RiseMemory, now: Fleet | None = None, of: Service = SERVICE) 
 
 def test_a_queue_that_grows_orders_for_its_arrivals():
     # Of 30/s 28.6 are sure: three replicas at 95 %; one more for 300 that wait, in half a minute.
-    # A single order is at most three times what is there.
+    # What is ordered is at most three times what is ready and was seen: here one pod.
     assert wanted(looked(queueing())) == {"prefill": 3}
-    assert wanted(looked(queueing()), fleet(prefill=2)) == {"prefill": 5}
-    assert wanted(looked(queueing()), fleet(prefill=4)) == {"prefill": 5}
-    assert wanted(looked(queueing()), fleet(prefill=5)) == {}
+    assert wanted(looked(queueing()), fleet(prefill=2)) == {"prefill": 3}
+    assert wanted(looked(queueing()), fleet(prefill=3)) == {}
+
+
+def test_orders_under_way_are_no_reason_for_another():
+    """Its queue grows while an order starts; each look would multiply the one before."""
+    starting = wanted(looked(queueing(rps=300.0)), fleet(prefill=3))
+    assert starting == {}
+
+
+def test_a_slow_batch_orders_for_those_on_target_and_not_for_its_pile():
+    even = RiseMemory({"decode": Limit(batch=20)}, {"decode": crowd(30.0)})
+    slow = RiseMemory(
+        {"decode": Limit(batch=20, itl_s=(0.01,) * 21 + (0.02,) * 100)}, {"decode": crowd(30.0)}
+    )
+    assert wanted(even) == {"decode": 2}
+    assert wanted(slow) == {}
+
+
+def crowd(inside: float) -> tuple[Look, ...]:
+    """Return looks at one decode pod with so many sequences."""
+    return tuple(Look(START_S + k * CHECK_S, 1, 0.0, inside, {"decode-0": 0.0}) for k in range(4))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
