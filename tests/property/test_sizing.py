@@ -28,7 +28,7 @@ def louder(tokens, factor):
 
 
 @st.composite
-def traffic(draw, *, bursty=True, uncertain=None):
+def traffic(draw, *, bursty=True):
     """Return a load; handover is known, so that the ITL target does not stand in for it."""
     isl = draw(st.lists(st.floats(150.0, 8000.0), min_size=1, max_size=4))
     lengths = LengthMix(
@@ -40,7 +40,7 @@ def traffic(draw, *, bursty=True, uncertain=None):
     steps = draw(st.lists(st.floats(0.0, 2.0), min_size=8, max_size=8))
     curve = tuple(1.0 + np.cumsum(steps)) if bursty and draw(st.booleans()) else (1.0,) * 8
     rps = draw(st.floats(0.1, 60.0))
-    shape = draw(SHAPES) if (draw(st.booleans()) if uncertain is None else uncertain) else ()
+    shape = draw(SHAPES) if draw(st.booleans()) else ()
     return load(
         lengths=lengths,
         dispersion=curve,
