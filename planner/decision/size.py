@@ -102,7 +102,7 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     unlimited = {p.name: _search_limit(p, up[p.role]) for p in service.pools}
     ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas), unlimited[p.name])
                 for p in service.pools}  # fmt: skip
-    budget = _budget(service, load, up, target)
+    budget = _budget(service, load, factors, up, target, unlimited)
     wanted = _choose(service, up, unlimited, budget, limits=None)
     chosen = _choose(service, up, ceilings, budget, limits=service.limits)
     kept = chosen
@@ -170,6 +170,10 @@ def _points(tokens: TokenLoad) -> Points:
     return tokens.up_points or ((tokens.up_tps, 1.0),)
 
 
+def _mean_point(tokens: TokenLoad) -> Points:
+    return ((sum(tps * probability for tps, probability in _points(tokens)), 1.0),)
+
+
 def _is_spread(load: Load) -> bool:
     """Whether the whole distribution of the load is known, and not one quantile alone."""
     return any(tokens.up_points for tokens in load.tokens.values())
@@ -233,28 +237,45 @@ def _expected(shares: Sequence[tuple[Shares, float]]) -> Shares:
     return failing
 
 
-def _budget(service: Service, load: Load, needs: Mapping[Role, Need], target: Target) -> float:
+def _budget(
+    service: Service,
+    load: Load,
+    factors: Factors,
+    needs: Mapping[Role, Need],
+    target: Target,
+    ceilings: Mapping[str, int],
+) -> float:
     """Return the share of requests that it does not pay to serve in time.
 
     Notes
     -----
     With one quantile it is the failure budget ε. Over a whole distribution no fleet serves the
     last surprise at a price that anybody pays, nor does a moment that is easily served make up
-    for one that is not. There the fleet is the one with the least ``cost + w · failing``, where
-    all requests failing would cost `SERVING` + `PRICE` / ε times what the work offered costs (the
-    method of Lagrange for the day's budget; as the clairvoyant of the comparison is priced).
+    for one that is not. There each role ends at its last replica that pays: the one that takes
+    away failures worth more than it costs, where all requests failing would cost `SERVING` +
+    `PRICE` / ε times what the work offered costs (the method of Lagrange for the day's budget; as
+    the clairvoyant of the comparison is priced). Whatever that is, the mean load is met to ε:
+    failing shares are no convex function, and over a plateau of them no single replica pays.
     """
     if not _is_spread(load):
         return target.failure_budget
-    fronts = {role: _front(service, needs, role, target.failure_budget) for role in Role}
+    certain = {
+        role: _need(service, load, factors, target, role, _mean_point(load.tokens[role]))
+        for role in Role
+    }
+    enough = _choose(service, certain, ceilings, target.failure_budget, limits=None)
     offered = sum(
         needs[role].offered * service.pools_of(role)[0].price_per_replica for role in Role
     )
     weight = (SERVING + service.caution * PRICE / target.failure_budget) * offered
     failing = 0.0
-    for front in fronts.values():
-        best = int(np.argmin(front.costs + weight * front.failure_shares))
-        failing += float(front.failure_shares[best])
+    for role, least in ((Role.PREFILL, enough.prefill), (Role.DECODE, enough.decode)):
+        front = _front(service, needs, role, target.failure_budget)
+        pays = np.diff(front.costs) <= -weight * np.diff(front.failure_shares)
+        last = int(np.flatnonzero(pays)[-1]) + 1 if pays.any() else 0
+        staffed = [option.equivalent for option in front.options]
+        floor = int(np.searchsorted(staffed, least.equivalent - TIE))
+        failing += float(front.failure_shares[min(max(last, floor), len(staffed) - 1)])
     return failing + TIE
 
 
@@ -369,6 +390,13 @@ def _shortages(
     reasons: list[Reason] = []
     for pool in service.pools:
         plan = plans[pool.name]
+        if plan.up > plan.wanted:
+            message = (
+                f"pool {pool.name} gets {plan.up} replicas instead of {plan.wanted}: a limit keeps "
+                "another pool short"
+            )
+            values = {"wanted": plan.wanted, "planned": plan.up}
+            reasons.append(Reason("LimitedByBudget", message, pool.name, values))
         if plan.up >= plan.wanted:
             continue
         fits = room.get(pool.name)
