@@ -250,13 +250,16 @@ def parameters(model: str | None) -> float | None:
     --------
     >>> parameters("Llama-3.1-8B-Instruct"), parameters("Qwen3-30B-A3B"), parameters("gpt-x")
     (8000000000.0, 3000000000.0, None)
-    >>> parameters("Mixtral-8x7B") is None
-    True
+    >>> parameters("Mixtral-8x7B"), parameters("gpt-oss-120b, experts mxfp4")
+    (None, None)
     """
     found = re.findall(r"(?<![a-z0-9.])(a?)(\d+(?:\.\d+)?)b(?![a-z0-9])", (model or "").lower())
     if not found:
         return None
     active = [float(size) for mark, size in found if mark]
+    # A token meets a few of the experts: all of them together bound nothing.
+    if not active and "experts" in (model or "").lower():
+        return None
     return (active[0] if active else float(found[0][1])) * 1e9
 
 

@@ -165,7 +165,7 @@ def knob_values(knob: Knob, points: int) -> list[float]:
     Examples
     --------
     >>> knob_values(Knob("k", 3.0, (1.0, 2.0, 3.0, 4.0, 5.0)), 2), knob_values(OWN_KNOB, 1)
-    ([1.0, 3.0, 5.0], [0.65])
+    ([1.0, 3.0, 5.0], [1.0])
     """
     if points <= 1:
         return [knob.shipped]

@@ -97,6 +97,15 @@ def test_speculative_decoding_gives_several_tokens_a_step():
     )
 
 
+def test_a_mixture_of_experts_is_not_bounded_by_the_size_of_all_its_experts():
+    dense, mixed = (
+        roofline_faults(profile(gpu="h100", model=model))
+        for model in ("gpt-oss-120b FP8", "gpt-oss-120b FP8, experts FP8")
+    )
+    assert [fault.where.split("[")[0] for fault in dense] == ["prefill", "decode"]
+    assert mixed == ()
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [
@@ -121,6 +130,8 @@ def test_gpus_are_known_by_any_usual_spelling(name, key):
         ("Qwen3-30B-A3B", 3e9),
         ("qwen2.5-0.5b", 0.5e9),
         ("Mixtral-8x7B", None),
+        ("Qwen3-30B-A3B, experts fp8", 3e9),
+        ("openai/gpt-oss-120b (experts mxfp4)", None),
         ("gpt-x", None),
         (None, None),
     ],
