@@ -4,7 +4,6 @@ Seven services share one Prometheus and one past: two replicas a pool, of which 
 is wrong with each is its name; all are asked about at once, and none disturbs another.
 """
 
-import functools
 import json
 import math
 import os
@@ -280,7 +279,9 @@ class TestPrometheusThat:
         monkeypatch: pytest.MonkeyPatch,
     ):
         # The shipped patience of 10 s, twice, would only make the test slow.
-        impatient = functools.partial(PrometheusAccess, timeout_s=0.5)
+        def impatient(*given: Any, **named: Any) -> PrometheusAccess:
+            return PrometheusAccess(*given, **named | {"timeout_s": 0.5})
+
         monkeypatch.setattr(prometheus_adapter, "PrometheusAccess", impatient)
         with prometheus(prometheus_binary, own_place) as real:
             os.kill(real.pid, signal.SIGSTOP)
