@@ -47,6 +47,11 @@ SEARCH_MOST = 4000
 # What all requests failing weighs, as multiples of the cost of the work offered: enough that
 # serving pays at all, and so much divided by the share ε that may fail.
 SERVING, PRICE = 1.5, 0.02
+# No role fails more than so many failure budgets on purpose: over a replica or two there are no
+# small savings that a day could make up for.
+MOST_BUDGETS = 1.5
+# Less than a token in a quarter of an hour is silence [tokens/s].
+SILENT_TPS = 1e-3
 # A budget is met to within rounding.
 TIE = 1e-9
 
@@ -171,7 +176,8 @@ def _points(tokens: TokenLoad) -> Points:
 
 
 def _mean_point(tokens: TokenLoad) -> Points:
-    return ((sum(tps * probability for tps, probability in _points(tokens)), 1.0),)
+    """Return the predicted mean as if it were certain; nothing where next to nothing is."""
+    return ((tokens.mean_tps if tokens.mean_tps > SILENT_TPS else 0.0, 1.0),)
 
 
 def _is_spread(load: Load) -> bool:
@@ -255,7 +261,8 @@ def _budget(
     away failures worth more than it costs, where all requests failing would cost `SERVING` +
     `PRICE` / ε times what the work offered costs (the method of Lagrange for the day's budget; as
     the clairvoyant of the comparison is priced). Whatever that is, the mean load is met to ε:
-    failing shares are no convex function, and over a plateau of them no single replica pays.
+    failing shares are no convex function, and over a plateau of them no single replica pays. Nor is
+    more than `MOST_BUDGETS` · ε failed on purpose, unless nothing reaches it.
     """
     if not _is_spread(load):
         return target.failure_budget
@@ -275,6 +282,9 @@ def _budget(
         last = int(np.flatnonzero(pays)[-1]) + 1 if pays.any() else 0
         staffed = [option.equivalent for option in front.options]
         floor = int(np.searchsorted(staffed, least.equivalent - TIE))
+        bearable = front.failure_shares <= MOST_BUDGETS * target.failure_budget
+        if certain[role].offered > 0.0 and bearable.any():
+            floor = max(floor, int(np.argmax(bearable)))
         failing += float(front.failure_shares[min(max(last, floor), len(staffed) - 1)])
     return failing + TIE
 
