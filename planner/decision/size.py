@@ -49,7 +49,7 @@ SEARCH_MOST = 4000
 SERVING, PRICE = 1.5, 0.02
 # No role fails more than so many failure budgets on purpose: over a replica or two there are no
 # small savings that a day could make up for.
-MOST_BUDGETS = 1.5
+MOST_BUDGETS = 4.0
 # Less than a token in a quarter of an hour is silence [tokens/s].
 SILENT_TPS = 1e-3
 # A budget is met to within rounding.
