@@ -67,9 +67,9 @@ def spec(namespace: str) -> dict[str, object]:
         "spec": {
             "mode": "Act",
             "interval": f"{INTERVAL_S:g}s",
-            "sla": {"ttft": "500ms", "itl": "30ms"},
+            # Means: the steps of a scripted load are no uncertainty to be provided for.
+            "sla": {"ttft": "500ms", "itl": "30ms", "statistic": "Mean"},
             "metrics": {"source": "vllm", "selector": {"model_name": "llama"}},
-            # Medians: the steps of a scripted load are no uncertainty to be provided for.
             "forecast": {"predictor": "LastValue"},
             "fallback": {"after": f"{FALLBACK_S:g}s", **FALLBACK},
             "behavior": {
