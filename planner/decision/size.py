@@ -1,12 +1,11 @@
 """Step 4, size: the cheapest fleet that meets the SLA at the load to come. Pure."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from planner.decision.need import Need, Target, mean_point, need_of, points_of
 from planner.model import (
     Factors,
     Limits,
@@ -18,7 +17,6 @@ from planner.model import (
     Role,
     Service,
     Statistic,
-    TokenLoad,
 )
 from planner.sizing import decode, mean, prefill
 from planner.sizing.joint import (
@@ -30,7 +28,6 @@ from planner.sizing.joint import (
     frontier,
     staffing,
 )
-from planner.sizing.queueing import Floats
 
 # A target that nothing reaches is replaced by this multiple of the best: room for a few requests.
 BEST_EFFORT_RATIO = 1.25
@@ -50,39 +47,11 @@ SERVING, PRICE = 1.5, 0.02
 # No role fails more than so many failure budgets on purpose: over a replica or two there are no
 # small savings that a day could make up for.
 MOST_BUDGETS = 4.0
-# Less than a token in a quarter of an hour is silence [tokens/s].
-SILENT_TPS = 1e-3
 # A budget is met to within rounding.
 TIE = 1e-9
 
 
-Points = tuple[tuple[float, float], ...]
-Shares = Callable[[Floats], Floats]
 Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one role must serve: failing share by replicas of its reference pool.
-
-    `offered` is the work in such replicas, `worth` the capacity of one replica of each pool.
-    """
-
-    shares: Shares
-    offered: float
-    worth: Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What sizing aims at: the SLA, or the best effort where it can't be met."""
-
-    ttft_s: float
-    itl_s: float
-    failure_budget: float
-    best_ttft_s: float
-    best_itl_s: float
-    reasons: tuple[Reason, ...] = ()
 
 
 def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]) -> Plan:
@@ -102,7 +71,7 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     if service.sla.statistic is Statistic.MEAN:
         return _mean_plan(service, load, factors, room)
     target = _target(service, load, factors)
-    up = {role: _need(service, load, factors, target, role, _points(load.tokens[role]))
+    up = {role: need_of(service, load, factors, target, role, points_of(load.tokens[role]))
           for role in Role}  # fmt: skip
     unlimited = {p.name: _search_limit(p, up[p.role]) for p in service.pools}
     ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas), unlimited[p.name])
@@ -113,7 +82,7 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     kept = chosen
     if not _is_spread(load):
         certain = {role: ((load.tokens[role].keep_tps, 1.0),) for role in Role}
-        keep = {role: _need(service, load, factors, target, role, certain[role]) for role in Role}
+        keep = {role: need_of(service, load, factors, target, role, certain[role]) for role in Role}
         kept = _choose(service, keep, ceilings, budget, limits=service.limits)
     pools = _pool_plans(service, wanted, chosen, kept)
     reasons = (*target.reasons, *_outside(service, load), *_shortages(service, pools, room, chosen))
@@ -171,76 +140,9 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
     return Target(ttft_s, itl_s, budget, best_ttft_s, best_itl_s, tuple(reasons))
 
 
-def _points(tokens: TokenLoad) -> Points:
-    return tokens.up_points or ((tokens.up_tps, 1.0),)
-
-
-def _mean_point(tokens: TokenLoad) -> Points:
-    """Return the predicted mean as if it were certain; nothing where next to nothing is."""
-    return ((tokens.mean_tps if tokens.mean_tps > SILENT_TPS else 0.0, 1.0),)
-
-
 def _is_spread(load: Load) -> bool:
     """Whether the whole distribution of the load is known, and not one quantile alone."""
     return any(tokens.up_points for tokens in load.tokens.values())
-
-
-def _need(
-    service: Service, load: Load, factors: Factors, target: Target, role: Role, points: Points
-) -> Need:
-    """Return what one role needs for a distribution of tokens/s."""
-    mean_tps = sum(tps * probability for tps, probability in points)
-    need_of = _prefill_need if role is Role.PREFILL else _decode_need
-    return need_of(service, load, factors, target, mean_tps, points)
-
-
-def _prefill_need(
-    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
-) -> Need:
-    pools = service.pools_of(Role.PREFILL)
-    drain_s = service.interval_s + max(p.startup_s for p in pools)
-    loads = [
-        prefill.prefill_load(p, service, load, factors.of(p.name), mean_tps, target.ttft_s, drain_s)
-        for p in pools
-    ]
-    first = loads[0]
-    rps = first.arrivals_rps / mean_tps if mean_tps > 0.0 else 0.0
-    queues = [(replace(first, arrivals_rps=rps * tps), tps * chance) for tps, chance in points]
-    shares = _expected([(partial(prefill.failure_shares, q), weight) for q, weight in queues])
-    speed = [1.0 / p.service_mean_s for p in loads]
-    return Need(_remembered(shares), first.offered, _worth(pools, speed))
-
-
-def _decode_need(
-    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
-) -> Need:
-    pools = service.pools_of(Role.DECODE)
-    batches = [
-        decode.decode_load(p, load, factors.of(p.name), mean_tps, target.itl_s) for p in pools
-    ]
-    first = batches[0]
-    fills = [(replace(first, output_tps=tps), tps * chance) for tps, chance in points]
-    shares = _expected([(partial(decode.failure_shares, fill), weight) for fill, weight in fills])
-    full_tps = [max(decode.throughput_tps(b), 1e-6) for b in batches]
-    return Need(_remembered(shares), mean_tps / full_tps[0], _worth(pools, full_tps))
-
-
-def _expected(shares: Sequence[tuple[Shares, float]]) -> Shares:
-    """Return the share of all requests that fail, over loads weighed by the requests they bring.
-
-    Notes
-    -----
-    ``E[Λ f(c, Λ)] / E[Λ]`` (sizing §1): failures count requests and not moments.
-    """
-    total = sum(weight for _, weight in shares)
-    if total <= 0.0:
-        return shares[-1][0]
-
-    def failing(replicas: Floats) -> Floats:
-        found = [of_load(replicas) * weight for of_load, weight in shares]
-        return np.asarray(np.sum(found, axis=0) / total)
-
-    return failing
 
 
 def _budget(
@@ -267,7 +169,7 @@ def _budget(
     if not _is_spread(load):
         return target.failure_budget
     certain = {
-        role: _need(service, load, factors, target, role, _mean_point(load.tokens[role]))
+        role: need_of(service, load, factors, target, role, mean_point(load.tokens[role]))
         for role in Role
     }
     enough = _choose(service, certain, ceilings, target.failure_budget, limits=None)
@@ -295,24 +197,6 @@ def _front(service: Service, needs: Mapping[Role, Need], role: Role, budget: flo
     ceilings = {pool.name: _search_limit(pool, need) for pool in pools}
     options = staffing(pools, need.worth, ceilings)
     return frontier(pools, options, need.shares, NEGLIGIBLE * budget, offered=need.offered)
-
-
-def _remembered(shares: Shares) -> Shares:
-    """Return the same function that works out every number of replicas once: searches overlap."""
-    known: dict[float, float] = {}
-
-    def look_up(replicas: Floats) -> Floats:
-        new = [c for c in replicas.tolist() if c not in known]
-        if new:
-            known.update(zip(new, shares(np.array(new)).tolist(), strict=True))
-        return np.minimum.accumulate(np.array([known[c] for c in replicas.tolist()]))
-
-    return look_up
-
-
-def _worth(pools: Sequence[Pool], speed: Sequence[float]) -> Mapping[str, float]:
-    """Return the capacity of one replica of each pool, in replicas of the first."""
-    return {pool.name: s / speed[0] for pool, s in zip(pools, speed, strict=True)}
 
 
 def _search_limit(pool: Pool, need: Need) -> int:

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from planner.decision.forecast import SLICES
-from planner.decision.size import _need, _points, _target, size
+from planner.decision.need import need_of, points_of
+from planner.decision.size import _target, size
 from planner.model import Factor, Factors, LengthMix, Limits, Role, Sla
 from planner.sizing.queueing import erlang_b, erlang_c, occupancy, wait_tail
 from tests.builders import load, pool, service, token_load
@@ -66,19 +67,29 @@ def asked(sla, **over):
     return service(sla=sla, pools=(pool(**big), pool(Role.DECODE, **big)), **over)
 
 
-def wanted_cost(who, traffic, factors=Factors()):  # noqa: B008
-    plan = size(who, traffic, factors, {})
-    assume(plan.reachable)
+def assert_never_cheaper(demanding, easy, factors=(Factors(), Factors())):  # noqa: B008
+    """Hold what asks for more to a fleet that costs no less, for two pairs of service and load.
+
+    Where failures have a price, a surprise that became dearer to serve may be served no longer;
+    then it is the failures that are more.
+    """
+    (asks_less, of_less), (asks_more, of_more) = easy, demanding
+    less = size(asks_less, of_less, factors[0], {})
+    more = size(asks_more, of_more, factors[1], {})
+    assume(less.reachable and more.reachable)
+    if any(tokens.up_points for tokens in of_less.tokens.values()):
+        cheaper = cost_of(asks_more, more) < cost_of(asks_less, less)
+        assert not cheaper or failing(more) > failing(less)
+    else:
+        assert cost_of(asks_less, less) <= cost_of(asks_more, more)
+
+
+def cost_of(who, plan):
     return sum(plan.pools[p.name].wanted * p.price_per_replica for p in who.pools)
 
 
-def whole_replicas(traffic):
-    """Return the cost that whole replicas leave undecided: one a role where failures have a price.
-
-    With a price the fleet ends at the last replica that pays. The same saving may come with one
-    replica or be shared by two of which neither pays.
-    """
-    return sum(1.0 for tokens in traffic.tokens.values() if tokens.up_points)
+def failing(plan):
+    return sum(plan.failure_shares.values())
 
 
 def times(traffic, factor, *, roles=tuple(Role)):
@@ -89,22 +100,19 @@ def times(traffic, factor, *, roles=tuple(Role)):
 @given(traffic(), SLAS, st.floats(1.0, 3.0), st.sampled_from([*Role, None]))
 def test_more_load_never_costs_less(traffic, sla, more, role):
     heavier = times(traffic, more, roles=tuple(Role) if role is None else (role,))
-    least = wanted_cost(asked(sla), traffic) - whole_replicas(traffic)
-    assert least <= wanted_cost(asked(sla), heavier)
+    assert_never_cheaper((asked(sla), heavier), (asked(sla), traffic))
 
 
 @given(traffic(), SLAS, st.floats(0.3, 1.0))
 def test_a_tighter_ttft_never_costs_less(traffic, sla, tighter):
     strict = replace(sla, ttft_s=sla.ttft_s * tighter)
-    least = wanted_cost(asked(sla), traffic) - whole_replicas(traffic)
-    assert least <= wanted_cost(asked(strict), traffic)
+    assert_never_cheaper((asked(strict), traffic), (asked(sla), traffic))
 
 
 @given(traffic(bursty=False), SLAS, st.floats(0.3, 1.0))
 def test_a_tighter_itl_never_costs_less(traffic, sla, tighter):
     strict = replace(sla, itl_s=sla.itl_s * tighter)
-    least = wanted_cost(asked(sla), traffic) - whole_replicas(traffic)
-    assert least <= wanted_cost(asked(strict), traffic)
+    assert_never_cheaper((asked(strict), traffic), (asked(sla), traffic))
 
 
 @given(traffic(), SLAS, st.floats(0.0, 1.0))
@@ -112,15 +120,16 @@ def test_a_higher_attainment_never_costs_less(traffic, sla, part):
     strict = replace(
         sla, attainment_ratio=1.0 - (1.0 - sla.attainment_ratio) * (0.05 + 0.95 * part)
     )
-    least = wanted_cost(asked(sla), traffic) - whole_replicas(traffic)
-    assert least <= wanted_cost(asked(strict), traffic)
+    less, more = (size(asked(s), traffic, Factors(), {}) for s in (sla, strict))
+    assume(less.reachable and more.reachable)
+    assert cost_of(asked(sla), less) <= cost_of(asked(strict), more)
 
 
 @given(traffic(bursty=False), SLAS, st.sampled_from(Role), st.floats(0.6, 1.6), st.floats(1.0, 1.5))
 def test_a_worse_correction_never_costs_less(traffic, sla, role, factor, worse):
     before, after = (Factors({str(role): Factor(f)}) for f in (factor, factor * worse))
-    least = wanted_cost(asked(sla), traffic, before) - whole_replicas(traffic)
-    assert least <= wanted_cost(asked(sla), traffic, after)
+    who = asked(sla)
+    assert_never_cheaper((who, traffic), (who, traffic), factors=(before, after))
 
 
 @given(traffic(), SLAS)
@@ -156,8 +165,8 @@ def test_under_a_budget_no_legal_split_serves_more(traffic, sla, gpus, cost):
     plan = size(who, traffic, Factors(), {})
     target = _target(who, traffic, Factors())
     shares = {
-        role: _need(
-            who, traffic, Factors(), target, role, _points(traffic.tokens[role])
+        role: need_of(
+            who, traffic, Factors(), target, role, points_of(traffic.tokens[role])
         ).shares(np.arange(1.0, 9.0))
         for role in Role
     }  # fmt: skip
