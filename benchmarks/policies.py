@@ -142,7 +142,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed, five knob values")
-    parser.add_argument("--cases", metavar="NAME,…", help="default: all")
+    parser.add_argument("--cases", metavar="NAME,…", help="default: the three of CASES")
     parser.add_argument("--policy", default="pd-planner,peers", metavar="NAME,…")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--points", type=int, default=7, help="knob values a policy")

@@ -4,7 +4,7 @@ Three of them, each with a trace of its own, on the same 70-billion-parameter mo
 policy may differ in is left out: whoever compares gives all of them the same case and seed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -78,20 +78,24 @@ CASES: Final = (
     Case("synthetic", "synthetic-8h", 1, "h100", 8_192, 1.35, 0.044, 120.0),
 )
 
+EVENTS: Final = tuple(
+    replace(CASES[-1], name=name, trace=name) for name in WORKLOADS if name != CASES[-1].trace
+)
+"""Workloads of one event or none each, in the set-up of `synthetic`."""
+
 
 def case_named(name: str) -> Case:
-    """Return the case of that name.
+    """Return the case of that name, or a workload of one event in the set-up of `synthetic`.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    for case in CASES:
-        if case.name == name:
-            return case
-    names = ", ".join(case.name for case in CASES)
-    raise InputError(f"case {name}: unknown; legal: {names}; choose one")
+    known = {**{case.name: case for case in CASES}, **{case.name: case for case in EVENTS}}
+    if name not in known:
+        raise InputError(f"case {name}: unknown; legal: {', '.join(known)}; choose one")
+    return known[name]
 
 
 def case_trace(case: Case, seed: int = 0, source: str | Path | None = None) -> Trace:

@@ -1,5 +1,7 @@
 """The cases are the published ones, to the number: traffic, truth, and the grid planners get."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -60,8 +62,16 @@ def test_a_case_is_what_was_published(
     assert case.attainment == 0.99
 
 
+def test_every_workload_is_a_case_in_the_set_up_of_the_synthetic_one() -> None:
+    of = {case_named(name).trace: case_named(name) for name in ("synthetic", "constant", "spike")}
+    assert of.keys() == {"synthetic-8h", "constant", "spike"}
+    assert {replace(case, name="", trace="") for case in of.values()} == {
+        replace(case_named("synthetic"), name="", trace="")
+    }
+
+
 def test_an_unknown_case_is_told_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"case konv: unknown; legal: conv, m_large, synthetic"):
+    with pytest.raises(InputError, match=r"case konv: unknown; legal: conv, m_large, synthetic, c"):
         case_named("konv")
 
 
