@@ -53,6 +53,11 @@ class DecodeRow:
         beyond = np.maximum(concurrency - self.concurrency[-1], 0.0)
         return np.asarray(inside + self.chord_s * beyond, dtype=np.float64)
 
+    def at_one(self, concurrency: float) -> float:
+        """Return `at` of one concurrency [s]."""
+        inside = float(np.interp(concurrency, self.concurrency, self.itl_s))
+        return inside + self.chord_s * max(concurrency - float(self.concurrency[-1]), 0.0)
+
 
 def decode_rows(profile: Profile) -> tuple[DecodeRow, ...]:
     """Return the rows of a decode surface, contexts ascending: at least two."""

@@ -130,6 +130,8 @@ class DecodeSurface:
 
     def itl_s(self, concurrency: ArrayLike, context_tokens: ArrayLike) -> FloatArray:
         """Return the ITL [s] at each concurrency and context [tokens], broadcast, as measured."""
+        if isinstance(concurrency, float | int) and isinstance(context_tokens, float | int):
+            return np.asarray(self._point(concurrency, context_tokens))
         n, context = _pair(concurrency, context_tokens)
         context = self._clamp(context)
         n = np.maximum(np.minimum(np.minimum(n, self._edges(context)), self.n_max), 1.0)
@@ -137,6 +139,13 @@ class DecodeSurface:
         left = self.contexts_tokens[low]
         weight = (context - left) / (self.contexts_tokens[low + 1] - left)
         return self._between(n, low, np.asarray(weight))
+
+    def _point(self, concurrency: float, context_tokens: float) -> float:
+        """Return the ITL [s] of one point: what arrays are given, without what they cost."""
+        low, weight = self._bracket(context_tokens)
+        n = max(min(concurrency, self._edge(context_tokens), self.n_max), 1.0)
+        below, above = self.rows[low].at_one(n), self.rows[low + 1].at_one(n)
+        return min(below + weight * (above - below), float(self.itl_max_s[low]))
 
     def _between(self, n: FloatArray, low: NDArray[np.intp], weight: FloatArray) -> FloatArray:
         """Return ITL [s] of the points between each row `low` and its successor."""

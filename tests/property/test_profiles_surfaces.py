@@ -79,6 +79,17 @@ def test_decode_stays_inside_the_points_and_clamps(profile, asked):
     assert itl_s == pytest.approx(surface.itl_s(np.clip(n, 1, surface.n_max), inside))
 
 
+@given(profiles(), CONCURRENCY, CONTEXT)
+def test_one_point_is_what_it_is_among_others(profile, concurrency, context):
+    surface = decode_surface(profile)
+    alone, (among, _) = (
+        surface.itl_s(concurrency, context),
+        surface.itl_s([concurrency, 1.0], context),
+    )
+    assert alone.shape == ()
+    assert np.isclose(alone, among, rtol=1e-12, atol=0.0)
+
+
 @given(profiles(), CONTEXT)
 def test_the_running_maximum_never_falls_and_is_the_maximum(profile, context):
     surface = decode_surface(profile)
