@@ -147,6 +147,12 @@ def _needs(plan: Plan, sla: Sla | None) -> list[str]:
         each = ", ".join(f"{role} {small_share(s)}" for role, s in plan.failure_shares.items())
         told = f"expected to miss the SLA: {small_share(min(total, 1.0))} of requests ({each})"
         lines.append(told + (f" of {small_share(sla.failure_budget)} allowed" if sla else ""))
+        is_free = all(pool.up >= pool.wanted for pool in plan.pools.values())
+        if sla and is_free and plan.reachable and total > sla.failure_budget:
+            lines.append(
+                "the replicas that would serve the others in time, should they come, cost more "
+                "than forecast.caution weighs them"
+            )
     if not plan.reachable:
         best = f"TTFT {milliseconds(plan.best_ttft_s)}, ITL {milliseconds(plan.best_itl_s)}"
         lines.append(f"no number of replicas meets the SLA; the best there is: {best}")

@@ -61,6 +61,17 @@ def test_the_targets_are_told_where_the_record_has_them():
     assert "(prefill 0.2%, decode 0%) of 1% allowed" in text
 
 
+@pytest.mark.parametrize(("wanted", "is_weighed"), [(2, True), (3, False)], ids=["free", "capped"])
+def test_more_failures_than_allowed_are_told_as_a_matter_of_price_unless_a_limit_binds(
+    wanted, is_weighed
+):
+    plan = Plan({"prefill": PoolPlan(wanted, 2, 2)}, {Role.PREFILL: 0.03})
+    line = json.loads(tick(plan=plan).to_json())
+    line["sla"] = {"ttft_s": 0.5, "itl_s": 0.015, "attainment_ratio": 0.99}
+    text = flat(explain([json.dumps(line)], None))
+    assert ("cost more than forecast.caution weighs them" in text) is is_weighed
+
+
 def test_a_backlog_and_a_failed_predictor_are_told():
     coming = load()
     tokens = {role: replace(t, fallback=True) for role, t in coming.tokens.items()}
