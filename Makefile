@@ -71,8 +71,7 @@ engine-build: install ## install a real vLLM for the tests, apart from .venv (on
 	@$(PY) -m tests.engine.build
 
 test-environments: engine-build ## install what tests need apart from .venv: vLLM, Ray, AI Configurator (once)
-	@$(PY) -m tests.integration.ray_environment
-	@$(PY) -m tests.integration.aiconfigurator_environment
+	@$(PY) -m tests.integration.environments
 
 e2e: install ## run the tests on a real control plane, and these alone
 	$(PY) -m pytest tests/e2e --junitxml=out/e2e.xml

@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from planner.__main__ import main
 from tests.cluster.processes import LEASH
-from tests.integration import ray_environment
+from tests.conftest import LeaveOut
+from tests.integration.environments import RAY, programs_of
 from tests.integration.recorded_past import conversations, example
 
 MINUTES = 8
@@ -51,18 +52,9 @@ class Head:
 
 
 @pytest.fixture(scope="session")
-def ray_programs(
-    pytestconfig: pytest.Config, leave_out: Callable[[str, str, str], NoReturn]
-) -> Path:
+def ray_programs(pytestconfig: pytest.Config, leave_out: LeaveOut) -> Path:
     """Return the programs of the environment with Ray; in CI it is made here."""
-    place = ray_environment.folder()
-    if ray_environment.IN_CI:
-        with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-            ray_environment.make(ray_environment.to_stderr)
-    elif not ray_environment.is_complete(place):
-        reason = f"there is no environment with Ray; make it with: {ray_environment.GET_IT}"
-        leave_out("a real Ray cluster", ray_environment.GET_IT, reason)
-    return place / "bin"
+    return programs_of(RAY, pytestconfig, leave_out)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from planner.__main__ import main
 from profiles import SAMPLES, Profile, decode_surface, prefill_surface, sample
 from profiles.schema import parse_profile
 from tests.conftest import LeaveOut
-from tests.integration import aiconfigurator_environment as environment
+from tests.integration.environments import AICONFIGURATOR, programs_of
 
 ROOT = Path(__file__).parents[2]
 SPEC = str(ROOT / "examples" / "qwen3-8b-h100-l40s.yaml")
@@ -80,19 +80,18 @@ Answer = tuple[int, str, str]
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory, leave_out: LeaveOut) -> dict[str, Answer]:
+def answers(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, leave_out: LeaveOut
+) -> dict[str, Answer]:
     """Return exit code, stdout and stderr of every command of this module."""
-    place = environment.folder()
-    if not environment.is_complete(place):
-        reason = f"AI Configurator's environment is not made; make it with: {environment.GET_IT}"
-        leave_out("AI Configurator", environment.GET_IT, reason)
+    programs = programs_of(AICONFIGURATOR, pytestconfig, leave_out)
     folder = tmp_path_factory.mktemp("models")
     _write_model(folder / "small", SMALL)
     _write_model(folder / "Llama-3.1-8B-FP8", LLAMA, quant_algo="FP8")
     commands = {name: line.split() for name, (line, _) in REFUSED.items()}
     commands |= {name: line.split() for name, line in ANSWERED.items()}
     commands |= {name: _made_by(sample(name)) for name in ESTIMATED}
-    python = str(environment.python(place))
+    python = str(programs / "python")
     done = subprocess.run(
         [python, "-c", DRIVER],
         input=json.dumps(list(commands.values())),
