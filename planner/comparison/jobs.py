@@ -1,11 +1,15 @@
 """What travels to a process that plays: tasks without their recipes, which it gets but once."""
 
 import contextlib
+import multiprocessing
+import os
 import pickle
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 
 from planner.comparison.runs import Recipe, Result, Task, play
@@ -68,8 +72,17 @@ _recipes: list[Recipe] = []
 
 
 def begin(recipes: Path) -> None:
-    """Get a worker ready for jobs of these recipes."""
+    """Get a worker ready for jobs of these recipes; it ends with the process that started it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _recipes[:] = read_recipes(recipes)
+
+
+def _end_with(sentinel: int) -> None:
+    # A worker waits for jobs for ever where whoever gave them was killed.
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def play_job(job: Job) -> Result:

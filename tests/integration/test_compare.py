@@ -1,5 +1,6 @@
 """`compare` as users meet it: figures, page, workers, a Ray cluster, and every bad input."""
 
+import contextlib
 import json
 import os
 import re
@@ -111,8 +112,15 @@ def test_a_sweep_that_never_attains_is_told(capsys: Out):
     assert "saturation: no saturation_scale of the sweep reaches 0.99: the best is" in err
 
 
-@pytest.mark.slow
-def test_the_time_left_is_shown_and_ctrl_c_keeps_what_is_finished(own_place: Path):
+@contextlib.contextmanager
+def under_way() -> Iterator[tuple["subprocess.Popen[str]", int, list[str]]]:
+    """Start a comparison on two processes; go on as soon as a run is finished.
+
+    Yields
+    ------
+    tuple
+        The process, the terminal that it draws on, and what was drawn so far.
+    """
     terminal, stderr = os.openpty()
     asked = ("compare", "-f", "f.yaml", "--trace", "day.csv", "--warmup", "3", "--scale", "2",
              "--policy", "kpa,without-corrections", "--points", "12", "--no-oracles",
@@ -123,19 +131,38 @@ def test_the_time_left_is_shown_and_ctrl_c_keeps_what_is_finished(own_place: Pat
         text=True, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True,
     )  # fmt: skip
     os.close(stderr)
-    shown = ""
-    for piece in pieces(terminal):
-        shown += piece
-        if re.search(r" [1-9]/\d+ \d:\d\d:\d\d left", COLOURS.sub("", shown)):
-            os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the group
-            break
-    out, _ = run.communicate()
-    shown += "".join(pieces(terminal))
-    os.close(terminal)
-    assert run.returncode == 0, shown
-    assert re.search(r"stopped by Ctrl-C: \d+ of \d+ runs are left", shown)
-    assert "Traceback" not in shown
+    shown: list[str] = []
+    try:
+        for piece in pieces(terminal):
+            shown.append(piece)
+            if re.search(r" [1-9]/\d+ \d:\d\d:\d\d left", COLOURS.sub("", "".join(shown))):
+                break
+        yield run, terminal, shown
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        os.close(terminal)
+
+
+@pytest.mark.slow
+def test_the_time_left_is_shown_and_ctrl_c_keeps_what_is_finished(own_place: Path):
+    with under_way() as (run, terminal, shown):
+        os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the group
+        out, _ = run.communicate()
+        told = "".join([*shown, *pieces(terminal)])
+    assert run.returncode == 0, told
+    assert re.search(r"stopped by Ctrl-C: \d+ of \d+ runs are left", told)
+    assert "Traceback" not in told
     assert json.loads(out)["frontier"]
+
+
+@pytest.mark.slow
+def test_whoever_plays_ends_when_the_comparison_is_killed(own_place: Path):
+    with under_way() as (run, _, __):
+        run.kill()
+        # Whoever plays holds its end of the pipe.
+        run.communicate(timeout=60.0)
 
 
 def pieces(terminal: int) -> Iterator[str]:
