@@ -4,8 +4,6 @@
 that a changed pin builds anew and nothing else does. What exists is left alone.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import yaml
 
 from planner.adapters.clock import stopwatch_s
+from tests.caches import alone_in, cache_of
 
 MODULES = Path(__file__).parent / "modules"
 FOLDER_VARIABLE = "PD_PLANNER_CLUSTER_BIN"
@@ -98,8 +97,7 @@ def folder() -> Path:
     digest = hashlib.sha256(f"{go_release()} {recipe}".encode())
     for path in pins():
         digest.update(path.read_bytes())
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "pd-planner" / "cluster" / digest.hexdigest()[:16]
+    return cache_of("cluster") / digest.hexdigest()[:16]
 
 
 def missing(place: Path) -> list[Program]:
@@ -118,7 +116,7 @@ def build(say: Say) -> Path:
         return place
     go_release()
     place.mkdir(parents=True, exist_ok=True)
-    with _alone_in(place):
+    with alone_in(place):
         wanted = missing(place)
         if wanted:
             say(f"building {len(wanted)} programs into {place}: {WHY}")
@@ -127,13 +125,6 @@ def build(say: Say) -> Path:
         if not (place / MANIFESTS).is_file():
             _write_atomically(place / MANIFESTS, json.dumps(_volcano_manifests()))
     return place
-
-
-@contextlib.contextmanager
-def _alone_in(place: Path) -> Iterator[None]:
-    with (place / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build_all(wanted: list[Program], place: Path, say: Say) -> None:

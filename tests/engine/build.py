@@ -5,19 +5,18 @@ so that a changed pin makes it anew and nothing else does; ``--print`` says wher
 """
 
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from planner.adapters.clock import stopwatch_s
+from tests.caches import alone_in, cache_of
 
 HERE = Path(__file__).parent
 PINS = HERE / "pins"
@@ -69,12 +68,7 @@ def engine() -> Engine:
     digest = hashlib.sha256(f"{release} {platform.machine()}".encode())
     for path in (PINS / "locked.txt", MAKE_MODEL):
         digest.update(path.read_bytes())
-    return Engine(_cache() / digest.hexdigest()[:16])
-
-
-def _cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "pd-planner" / "engine"
+    return Engine(cache_of("engine") / digest.hexdigest()[:16])
 
 
 def build(say: Say) -> Engine:
@@ -84,7 +78,7 @@ def build(say: Say) -> Engine:
         return made
     _check_machine()
     made.folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(made.folder):
+    with alone_in(made.folder):
         if not made.is_complete:
             _check_room(made.folder)
             say(f"installing into {made.folder}: {WHY}")
@@ -115,13 +109,6 @@ def _check_room(folder: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _alone_in(place: Path) -> Iterator[None]:
-    with (place / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _install(made: Engine, say: Say) -> None:
     uv = _uv(say)
     venv = made.python.parents[1]
@@ -136,7 +123,7 @@ def _uv(say: Say) -> str:
     """Return uv's path: the one on PATH, else one installed beside the engines."""
     if found := shutil.which("uv"):
         return found
-    home = _cache() / "uv"
+    home = cache_of("engine") / "uv"
     if not (program := home / "bin" / "uv").exists():
         _run("python -m venv", [sys.executable, "-m", "venv", "--clear", str(home)], say)
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]

@@ -4,20 +4,18 @@
 pins; what is complete is left alone. In CI a test that needs one makes it.
 """
 
-import contextlib
-import fcntl
 import hashlib
-import os
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.caches import alone_in, cache_of
 from tests.conftest import IN_CI, LeaveOut
 
 ROOT: Final = Path(__file__).parents[2]
@@ -54,8 +52,7 @@ class Environment:
         digest.update((ROOT / "requirements.lock").read_bytes())
         if self.has_project:
             digest.update(f"{ROOT}".encode() + (ROOT / "pyproject.toml").read_bytes())
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache) / "pd-planner" / self.name / digest.hexdigest()[:16]
+        return cache_of(self.name) / digest.hexdigest()[:16]
 
     @property
     def programs(self) -> Path:
@@ -68,7 +65,7 @@ class Environment:
     def make(self, say: Say) -> None:
         """Make what is missing; a second caller waits for the first."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone_in(self.folder):
+        with alone_in(self.folder):
             if not self.is_complete:
                 say(f"{self.name}: installing {self.pins[0]} into {self.folder}, once, {self.told}")
                 self._fill()
@@ -132,13 +129,6 @@ AICONFIGURATOR: Final = Environment(
 ENVIRONMENTS: Final = {made.name: made for made in (RAY, AICONFIGURATOR)}
 
 
-@contextlib.contextmanager
-def _alone_in(place: Path) -> Iterator[None]:
-    with (place / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def programs_of(asked: Environment, config: pytest.Config, leave_out: LeaveOut) -> Path:
     """Return the folder of an environment's programs; in CI it is made here, else left out."""
     if not asked.is_complete and IN_CI:
@@ -156,13 +146,14 @@ def _to_stderr(line: str) -> None:
 
 def main() -> int:
     """Make the environments named; return the exit status."""
+    names = sys.argv[1:] or list(ENVIRONMENTS)
+    if unknown := set(names) - set(ENVIRONMENTS):
+        _to_stderr(f"{', '.join(unknown)}: unknown; legal: {', '.join(ENVIRONMENTS)}")
+        return 2
     try:
-        for name in sys.argv[1:] or ENVIRONMENTS:
+        for name in names:
             ENVIRONMENTS[name].make(_to_stderr)
             _to_stderr(f"{name}: complete in {ENVIRONMENTS[name].folder}")
-    except KeyError as unknown:
-        _to_stderr(f"{unknown} is unknown; legal: {', '.join(ENVIRONMENTS)}")
-        return 2
     except EnvironmentFailedError as error:
         _to_stderr(str(error))
         return 1
