@@ -35,12 +35,10 @@ BEST_EFFORT_RATIO = 1.25
 NEGLIGIBLE = 0.02
 # Nothing is looked for beyond this multiple of the offered work: waiting is gone long before.
 SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
-# Goodput for which a split off the chain is worth its restarts.
-WORTH_LEAVING = 0.01
 # Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
 SEARCH_MOST = 4000
-
-
+# Goodput for which a split off the chain is worth its restarts.
+WORTH_LEAVING = 0.01
 # What all requests failing weighs, as multiples of the cost of the work offered: enough that
 # serving pays at all, and so much divided by the share ε that may fail.
 SERVING, PRICE = 1.5, 0.02
@@ -49,7 +47,6 @@ SERVING, PRICE = 1.5, 0.02
 MOST_BUDGETS = 4.0
 # A budget is met to within rounding.
 TIE = 1e-9
-
 
 Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
 

@@ -92,7 +92,7 @@ def case_named(name: str) -> Case:
     InputError
         If there is none.
     """
-    known = {**{case.name: case for case in CASES}, **{case.name: case for case in EVENTS}}
+    known = {case.name: case for case in (*CASES, *EVENTS)}
     if name not in known:
         raise InputError(f"case {name}: unknown; legal: {', '.join(known)}; choose one")
     return known[name]
