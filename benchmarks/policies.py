@@ -24,6 +24,7 @@ from planner.comparison.contest import Plan, contest
 from planner.comparison.entries import OWN, read_names
 from planner.comparison.recipes import CaseRecipe
 from planner.comparison.runs import ORACLES, Foresight, Result, Run, Task
+from planner.errors import InputError
 from planner.simulation.cases import CASES, case_named
 from planner.simulation.oracles import OracleRun
 from planner.simulation.statistics import Tally
@@ -111,19 +112,15 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 def main() -> int:
-    """Play what is missing and print the table; 1 if it was stopped."""
+    """Play what is missing and print the table; 1 if it was stopped, 2 if it was asked wrongly."""
     asked = arguments()
-    seeds = range(1 if asked.quick else asked.seeds)
-    errors = [float(text) for text in asked.profile_error.split(",")]
-    names = asked.cases.split(",") if asked.cases else [case.name for case in CASES]
-    recipes = [
-        CaseRecipe(case_named(name).name, seed, error, asked.until_s)
-        for name in names
-        for error in errors
-        for seed in seeds
-    ]
+    try:
+        recipes, names = recipes_of(asked), read_names(asked.policy)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     points = min(asked.points, 5) if asked.quick else asked.points
-    plan = Plan(read_names(asked.policy), points, refine=not asked.quick)
+    plan = Plan(names, points, refine=not asked.quick)
     print(describe(), flush=True)
     found = contest(recipes, plan, asked.jobs, store=Folder(KEPT))
     document = found.document()
@@ -137,6 +134,19 @@ def main() -> int:
         print(f"{found.why_stopped}; the same command goes on", file=sys.stderr)
         return 1
     return 0
+
+
+def recipes_of(asked: argparse.Namespace) -> list[CaseRecipe]:
+    """Return every case with every profile error and seed that is asked for."""
+    seeds = range(1 if asked.quick else asked.seeds)
+    errors = [float(text) for text in asked.profile_error.split(",")]
+    names = asked.cases.split(",") if asked.cases else [case.name for case in CASES]
+    return [
+        CaseRecipe(case_named(name).name, seed, error, asked.until_s)
+        for name in names
+        for error in errors
+        for seed in seeds
+    ]
 
 
 def arguments() -> argparse.Namespace:
