@@ -138,10 +138,10 @@ class ScalingRules:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """HPA's `behavior`; defaults: free upwards, 180 s of stabilisation downwards."""
+    """HPA's `behavior`; defaults: free upwards; downwards 120 s of stabilisation."""
 
     scale_up: ScalingRules = ScalingRules()
-    scale_down: ScalingRules = ScalingRules(stabilization_window_s=180.0, tolerance=0.1)
+    scale_down: ScalingRules = ScalingRules(stabilization_window_s=120.0, tolerance=0.05)
 
 
 @dataclass(frozen=True, slots=True)

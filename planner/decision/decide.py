@@ -29,6 +29,7 @@ from planner.model import (
     Observation,
     Patch,
     Plan,
+    Pool,
     PoolDecision,
     PoolPlan,
     Reason,
@@ -156,25 +157,37 @@ def rise(
     return state, Decision(
         at_s=now_s,
         pools=_pool_decisions(service, standing, wanted, desired),
-        reasons=(*_rise_reasons(risen, current, desired), *_with_bounds(capped, standing, now_s)),
+        reasons=(
+            *_rise_reasons(service, risen, current, desired),
+            *_with_bounds(capped, standing, now_s),
+        ),
         patch=written,
     )
 
 
 def _rise_reasons(
-    risen: Mapping[str, Rise], current: Mapping[str, int], desired: Mapping[str, int]
+    service: Service,
+    risen: Mapping[str, Rise],
+    current: Mapping[str, int],
+    desired: Mapping[str, int],
 ) -> tuple[Reason, ...]:
     """Say which queue grows and what is ordered for it."""
     return tuple(
         Reason(
             "QueueGrowing",
-            f"pool {name}: {seen.waiting:.0f} requests wait at {seen.ready} ready replicas; "
+            f"pool {name}: {_why_more(service.pool(name), seen)}; "
             f"{current[name]} → {desired[name]} replicas before the next tick",
             name,
             {"waiting": seen.waiting, "ready": seen.ready, "rate_rps": seen.rate_rps},
         )
         for name, seen in risen.items()
     )
+
+
+def _why_more(pool: Pool, seen: Rise) -> str:
+    if pool.role is Role.DECODE and seen.rate_rps > 0.0:
+        return f"prefill will hand {seen.rate_rps:.1f} requests/s to {seen.ready} ready replicas"
+    return f"{seen.waiting:.0f} requests wait at {seen.ready} ready replicas"
 
 
 def _stand(

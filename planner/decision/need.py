@@ -12,6 +12,9 @@ from planner.sizing.queueing import Floats
 
 # Less than a token in a quarter of an hour is silence [tokens/s].
 SILENT_TPS = 1e-3
+# What all requests failing weighs, as multiples of the cost of the work offered: enough that
+# serving pays at all, and so much divided by the share ε that may fail.
+SERVING, PRICE = 1.5, 0.02
 
 Points = tuple[tuple[float, float], ...]
 Shares = Callable[[Floats], Floats]
@@ -49,6 +52,11 @@ def points_of(tokens: TokenLoad) -> Points:
 def mean_point(tokens: TokenLoad) -> Points:
     """Return the predicted mean as if it were certain; nothing where next to nothing is."""
     return ((tokens.mean_tps if tokens.mean_tps > SILENT_TPS else 0.0, 1.0),)
+
+
+def failing_weight(service: Service, failure_budget: float) -> float:
+    """Return what all requests failing would cost, in multiples of the cost of the work offered."""
+    return SERVING + service.caution * PRICE / failure_budget
 
 
 def need_of(

@@ -5,13 +5,26 @@ most of a minute. What every pod shows by itself, looked at every few seconds, t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
-from planner.model import Factors, Fleet, Load, PodSample, Pool, Role, Sample, Service, Signal
+from planner.decision.lead import lead_time_s
+from planner.decision.need import failing_weight
+from planner.model import (
+    Factors,
+    Fleet,
+    Load,
+    PodSample,
+    Pool,
+    PoolFleet,
+    Role,
+    Sample,
+    Service,
+    Signal,
+)
 from planner.sizing import decode, prefill
 
 # How often is looked [s], and how far back arrivals are counted [s].
@@ -24,11 +37,10 @@ MIN_LOOKS, STALE_S = 3, 60.0
 MOST_WORK = 2.0
 # Share of the time that the TTFT leaves for waiting, from which a queue is too long.
 LONG_WAIT = 0.5
-# Utilisation that an order aims at, and the time in which it works off the queue [s].
-FILL, DRAIN_S = 0.95, 30.0
-# What is ready is at most multiplied by this: a rate over seconds is not known better, and while an
-# order starts its queue goes on growing, which is no reason for another.
-MOST_RATIO = 3.0
+# Utilisation that an order aims at.
+FILL = 0.95
+# What is ready is at most multiplied by this: a rate over seconds is not known better.
+MOST_RATIO = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +50,11 @@ class Limit:
     Attributes
     ----------
     rate_rps
-        Prefill: prompts/s of one replica.
+        Requests/s of one replica; decode: with as many sequences as it may run.
     slack_s
         Prefill: time that the TTFT leaves for waiting, mean over prompts [s].
+    dispersion
+        Index of dispersion of arrivals counted over `WINDOW_S`, 1 for Poisson.
     batch
         Decode: sequences that a replica may run within the ITL.
     itl_s
@@ -49,6 +63,7 @@ class Limit:
 
     rate_rps: float = math.inf
     slack_s: float = math.inf
+    dispersion: float = 1.0
     batch: int = 0
     itl_s: tuple[float, ...] = ()
 
@@ -74,7 +89,19 @@ class RiseMemory:
 
 @dataclass(frozen=True, slots=True)
 class Rise:
-    """Replicas that a pool should have at once, and the figures that say so."""
+    """Replicas that a pool should have at once, and the figures that say so.
+
+    Attributes
+    ----------
+    replicas
+        What it should have.
+    waiting
+        Requests that wait in the pool.
+    ready
+        Replicas that serve.
+    rate_rps
+        Requests/s that arrive; decode: that prefill will hand over, 0 where what is inside asks.
+    """
 
     replicas: int
     waiting: float
@@ -85,6 +112,7 @@ class Rise:
 def arm(service: Service, memory: RiseMemory, load: Load, factors: Factors) -> RiseMemory:
     """Return the memory with the limits of a new plan."""
     limits: dict[str, Limit] = {}
+    dispersion = float(np.interp(WINDOW_S, load.scales_s, load.dispersion))
     for pool in service.pools:
         factor = factors.of(pool.name)
         if pool.role is Role.PREFILL:
@@ -92,11 +120,17 @@ def arm(service: Service, memory: RiseMemory, load: Load, factors: Factors) -> R
                 pool, service, load, factor, 1.0, service.sla.ttft_s, service.interval_s
             )
             slack_s = np.clip(of_pool.slack_s, 0.0, service.sla.ttft_s) @ of_pool.weights
-            limits[pool.name] = Limit(1.0 / of_pool.service_mean_s, float(slack_s))
+            rate_rps = 1.0 / of_pool.service_mean_s
+            limits[pool.name] = Limit(rate_rps, float(slack_s), dispersion)
         else:
             sequences = decode.decode_load(pool, load, factor, 1.0, service.sla.itl_s)
-            batch = decode.batch_limit(sequences)
-            limits[pool.name] = Limit(batch=batch, itl_s=tuple(sequences.itl_s.tolist()))
+            rate_rps = decode.throughput_tps(sequences) / max(load.lengths.osl_mean_tokens, 1.0)
+            limits[pool.name] = Limit(
+                rate_rps,
+                dispersion=dispersion,
+                batch=decode.batch_limit(sequences),
+                itl_s=tuple(sequences.itl_s.tolist()),
+            )
     return replace(memory, limits=limits)
 
 
@@ -161,47 +195,142 @@ def rises(service: Service, memory: RiseMemory, fleet: Fleet) -> dict[str, Rise]
     Notes
     -----
     Prefill: where the queue would take longer than half of what the TTFT leaves for waiting, the
-    arrivals of the last seconds, one standard deviation of Poisson less, over the rate of a
-    replica, and what works off the queue in half a minute. While all are busy the rate is the one
-    measured: prompts that got longer look like fewer of them. Decode: where more sequences are
-    inside than all batches may hold, batches for those who would be if each kept its limit.
+    arrivals of the last seconds, one standard deviation of their counts less, over the rate of a
+    replica, and what works off the queue that an order made now will find. While all
+    are busy the rate is the one measured: prompts that got longer look like fewer of them. Decode:
+    where more sequences are inside than all batches may hold, batches for those who would be if
+    each kept its limit; and where prefill orders, what takes all that it will hand over then.
     """
+    prompts = [
+        (stand, _for_prompts(stand)) for stand in _stands(service, memory, fleet, Role.PREFILL)
+    ]
+    sequences = _stands(service, memory, fleet, Role.DECODE)
+    handed_rps = 0.0
+    if any(need.replicas > 0.0 for _, need in prompts):
+        handed_rps = sum(need.handed_rps for _, need in prompts)
+    # Pools of decode share what comes as they share what is ordered now.
+    more = _load_ratio(sequences, handed_rps)
+    asked = [
+        (stand, max(_for_sequences(stand), _Need(stand.ordered * more, handed_rps)))
+        for stand in sequences
+    ]
     found: dict[str, Rise] = {}
-    for pool in service.pools:
+    for stand, need in (*prompts, *asked):
+        replicas = math.ceil(min(need.replicas, MOST_RATIO * stand.ready))
+        if replicas > stand.ordered:
+            found[stand.pool.name] = Rise(replicas, stand.waiting, stand.ready, need.rate_rps)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """One pool that can be judged: looks enough, a limit, and replicas that serve."""
+
+    pool: Pool
+    limit: Limit
+    looks: tuple[Look, ...]
+    ready: int
+    ordered: int
+    lead_s: float
+    starts_in_s: float
+    failing_weight: float
+
+    @property
+    def paid_s(self) -> float:
+        """Time that a replica is paid for if it is ordered and released as soon as it may be."""
+        return self.lead_s + self.pool.behavior.scale_down.stabilization_window_s
+
+    @property
+    def span_s(self) -> float:
+        return self.looks[-1].at_s - self.looks[0].at_s
+
+    @property
+    def waiting(self) -> float:
+        return self.looks[-1].waiting
+
+    @property
+    def inside(self) -> float:
+        return self.looks[-1].inside
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Need:
+    """Replicas, 0 without a reason for any; requests/s that come, and that prefill hands over."""
+
+    replicas: float = 0.0
+    rate_rps: float = 0.0
+    handed_rps: float = 0.0
+
+
+def _stands(service: Service, memory: RiseMemory, fleet: Fleet, role: Role) -> tuple[_Stand, ...]:
+    found: list[_Stand] = []
+    for pool in service.pools_of(role):
         limit, looks = memory.limits.get(pool.name), memory.looks.get(pool.name, ())
         of_pool = fleet.pools[pool.name]
         seen = looks[-1].pods // pool.pods_per_replica if looks else 0
         ready = min(of_pool.ready(pool.pods_per_replica), seen)
         if limit is None or ready == 0 or len(looks) < MIN_LOOKS:
             continue
-        need = (_for_prompts if pool.role is Role.PREFILL else _for_sequences)(limit, looks, ready)
         ordered = of_pool.replicas // pool.pods_per_replica
-        replicas = math.ceil(min(need.replicas, MOST_RATIO * ready)) if need else 0
-        if need is not None and replicas > ordered:
-            found[pool.name] = Rise(replicas, need.waiting, ready, need.rate_rps)
-    return found
+        lead_s = lead_time_s(pool, of_pool)
+        starts_in_s = _starts_in_s(of_pool, lead_s, fleet.at_s)
+        weight = failing_weight(service, service.sla.failure_budget)
+        found.append(_Stand(pool, limit, looks, ready, ordered, lead_s, starts_in_s, weight))
+    return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Need:
-    replicas: float
-    waiting: float
-    rate_rps: float
+def _starts_in_s(of_pool: PoolFleet, lead_s: float, now_s: float) -> float:
+    """Return when what is ordered and not ready will serve, on average; the lead if nothing is."""
+    left_s = [
+        min(max(pod.created_s + lead_s - now_s, 0.0), lead_s)
+        for pod in of_pool.pods
+        if pod.ready_s is None and not pod.terminating
+    ]
+    return sum(left_s) / len(left_s) if left_s else lead_s
 
 
-def _for_prompts(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need | None:
-    first, last = looks[0], looks[-1]
-    span_s = last.at_s - first.at_s
+def _for_prompts(stand: _Stand) -> _Need:
+    """Return what a queue of prompts asks for."""
+    limit, looks, span_s = stand.limit, stand.looks, stand.span_s
     finished = sum(_finished(a, b, limit.rate_rps) for a, b in pairwise(looks))
-    rate_rps = max(finished + last.inside - first.inside, 0.0) / span_s
+    rate_rps = max(finished + stand.inside - looks[0].inside, 0.0) / span_s
     each_rps = limit.rate_rps
     if finished >= 1.0 and all(seen.waiting > 0.0 for seen in looks):
-        each_rps = min(each_rps, finished / span_s / ready)
-    if last.waiting / (each_rps * ready) <= LONG_WAIT * limit.slack_s:
-        return None
-    surely_rps = max(rate_rps - math.sqrt(rate_rps / span_s), 0.0)
-    replicas = surely_rps / (FILL * each_rps) + last.waiting / (each_rps * DRAIN_S)
-    return _Need(replicas, last.waiting, rate_rps)
+        each_rps = min(each_rps, finished / span_s / stand.ready)
+    surely_rps = max(rate_rps - math.sqrt(limit.dispersion * rate_rps / span_s), 0.0)
+    if stand.waiting / (each_rps * stand.ready) <= LONG_WAIT * limit.slack_s:
+        return _Need(0.0, rate_rps, surely_rps)
+    left = _queue_found(stand, surely_rps, each_rps)
+    left_rps = left / _drain_s(stand, left, surely_rps)
+    replicas = surely_rps / (FILL * each_rps) + left_rps / each_rps
+    return _Need(replicas, rate_rps, surely_rps + left_rps)
+
+
+def _queue_found(stand: _Stand, rate_rps: float, each_rps: float) -> float:
+    """Return the prompts that an order made now will find waiting when it serves.
+
+    Notes
+    -----
+    Until what is under way serves the queue grows as it does, but by no more than it has: what
+    lasted for some time is expected to last as long again. From then on it shrinks.
+    """
+    grows_rps = rate_rps - stand.ready * each_rps
+    later_rps = rate_rps - stand.ordered * each_rps
+    then = stand.waiting + min(grows_rps * stand.starts_in_s, stand.waiting)
+    return max(max(then, 0.0) + min(later_rps, 0.0) * (stand.lead_s - stand.starts_in_s), 0.0)
+
+
+def _drain_s(stand: _Stand, left: float, rate_rps: float) -> float:
+    """Return the time in which a queue is best worked off [s].
+
+    Notes
+    -----
+    In a time T the queue that arrives in b seconds takes b / T of the work offered more, for as
+    long as a replica is paid for that is ordered and soon released. For so long all requests fail,
+    which weighs `failing_weight` times the work offered: T = √(b · paid / weight) costs least.
+    """
+    queue_s = left / rate_rps if rate_rps > 0.0 else 0.0
+    return max(math.sqrt(queue_s * stand.paid_s / stand.failing_weight), CHECK_S)
 
 
 def _finished(earlier: Look, later: Look, each_rps: float) -> float:
@@ -214,12 +343,25 @@ def _finished(earlier: Look, later: Look, each_rps: float) -> float:
     return sum(change for change in changes if change > 0.0)
 
 
-def _for_sequences(limit: Limit, looks: tuple[Look, ...], ready: int) -> _Need | None:
-    inside = looks[-1].inside
-    if limit.batch <= 0 or inside <= ready * limit.batch:
-        return None
+def _for_sequences(stand: _Stand) -> _Need:
+    """Return what the sequences inside ask for, and those that are surely still to come."""
+    limit, inside = stand.limit, stand.inside
+    beyond = inside - stand.ready * limit.batch
+    if limit.batch <= 0 or beyond <= 0.0:
+        return _Need()
+    grown = inside - stand.looks[0].inside - math.sqrt(limit.dispersion * inside)
+    inside += min(max(grown, 0.0) / stand.span_s * stand.lead_s, beyond)
     # A batch beyond its limit is slow, and who is in it stays the longer: on target fewer would be
     # inside (Little's law), and more replicas for the pile would stand idle when they are ready.
-    crowd = min(int(inside / ready), len(limit.itl_s) - 1)
+    crowd = min(int(inside / stand.ready), len(limit.itl_s) - 1)
     pace = limit.itl_s[limit.batch] / limit.itl_s[crowd] if limit.itl_s else 1.0
-    return _Need(inside * pace / (FILL * limit.batch), looks[-1].waiting, 0.0)
+    return _Need(inside * pace / (FILL * limit.batch))
+
+
+def _load_ratio(sequences: Sequence[_Stand], handed_rps: float) -> float:
+    """Return what prefill will hand over, over what the replicas ordered for decode can take.
+
+    A queue before prefill hides from decode what comes.
+    """
+    takes_rps = sum(stand.ordered * stand.limit.rate_rps for stand in sequences)
+    return handed_rps / (FILL * takes_rps) if 0.0 < takes_rps < math.inf else 0.0

@@ -5,7 +5,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from planner.decision.need import Need, Target, mean_point, need_of, points_of
+from planner.decision.need import (
+    Need,
+    Target,
+    failing_weight,
+    mean_point,
+    need_of,
+    points_of,
+)
 from planner.model import (
     Factors,
     Limits,
@@ -39,9 +46,6 @@ SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
 SEARCH_MOST = 4000
 # Goodput for which a split off the chain is worth its restarts.
 WORTH_LEAVING = 0.01
-# What all requests failing weighs, as multiples of the cost of the work offered: enough that
-# serving pays at all, and so much divided by the share ε that may fail.
-SERVING, PRICE = 1.5, 0.02
 # No role fails more than so many failure budgets on purpose: over a replica or two there are no
 # small savings that a day could make up for.
 MOST_BUDGETS = 4.0
@@ -173,7 +177,7 @@ def _budget(
     offered = sum(
         needs[role].offered * service.pools_of(role)[0].price_per_replica for role in Role
     )
-    weight = (SERVING + service.caution * PRICE / target.failure_budget) * offered
+    weight = failing_weight(service, target.failure_budget) * offered
     failing = 0.0
     for role, least in ((Role.PREFILL, enough.prefill), (Role.DECODE, enough.decode)):
         front = _front(service, needs, role, target.failure_budget)

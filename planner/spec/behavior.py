@@ -36,7 +36,7 @@ class ScalingRulesSpec(BaseModel):
     model_config = SPEC_CONFIG
 
     stabilization_window_seconds: Annotated[Whole | None, Field(ge=0, le=3600)] = None
-    """Time over which the most cautious recommendation rules [s]; default 0 up, 180 down."""
+    """Time over which the most cautious recommendation rules [s]; default 0 up, 120 down."""
 
     select_policy: SelectPolicy | None = None
     """Which of several policies rules: `Max` (default) the loosest, `Min` the tightest; with
@@ -46,7 +46,7 @@ class ScalingRulesSpec(BaseModel):
     """Limits to the rate of change; default none."""
 
     tolerance: Tolerance | None = None
-    """Relative change of replicas that is passed over; default "0" up, "0.1" down."""
+    """Relative change of replicas that is passed over; default "0" up, "0.05" down."""
 
     def over(self, rules: ScalingRules) -> ScalingRules:
         """Return `rules` with the fields that are given here put over them."""
@@ -66,7 +66,7 @@ class ScalingRulesSpec(BaseModel):
 
 
 class BehaviorSpec(BaseModel):
-    """Scaling behaviour as in HPA v2, except for the defaults: up is free, down waits 180 s."""
+    """Scaling behaviour as in HPA v2, except for the defaults: up is free, down waits 120 s."""
 
     model_config = SPEC_CONFIG
 

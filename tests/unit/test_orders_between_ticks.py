@@ -273,13 +273,20 @@ def test_a_loop_orders_for_a_queue_before_its_next_tick_and_once():
         seen = queue(at_s, 300.0 + 100.0 * k, waiting=300.0 * max(k - 3, 0))
         if loop.notice(seen, at_s):
             decisions.append((k, loop.check(seen, fleet(at_s), at_s)))
-    told = {k: d.pools["prefill"].desired for k, d in decisions if d is not None}
+    told = {k: asked(d) for k, d in decisions if d is not None}
     assert min(told) == 4  # five seconds after the first of them waited
     assert list(told.values()) == sorted(set(told.values()))
     # The tick starts afresh: what is still needed is said again.
     loop.tick(sample(START_S + 120.0, 600.0), fleet(START_S), START_S + 120.0)
     at_s = START_S + 125.0
     assert loop.check(queue(at_s, 1500.0, waiting=3000.0), fleet(at_s), at_s) is not None
+
+
+def asked(decision: Decision) -> tuple[int, int]:
+    """Return the replicas of prefill and of decode, which both only rise."""
+    found = decision.pools["prefill"].desired, decision.pools["decode"].desired
+    assert all(pool.desired >= pool.current for pool in decision.pools.values())
+    return found
 
 
 def test_what_can_not_be_read_is_no_order():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from planner.decision.decide import Inputs, State, rise
 from planner.decision.rise import (
     CHECK_S,
     Limit,
@@ -15,7 +16,7 @@ from planner.decision.rise import (
     look,
     rises,
 )
-from planner.model import Factors, Fleet, Pod, PoolFleet, Role, Sample, Service
+from planner.model import Factors, Fleet, Mode, Pod, PoolFleet, Role, Sample, Service
 from tests.builders import START_S, fleet, load, pod_sample, pool, service
 
 # A replica of prefill takes 10 prompts/s, and prompts may wait 400 ms on average; one of decode
@@ -69,18 +70,94 @@ def wanted(memory: RiseMemory, now: Fleet | None = None, of: Service = SERVICE) 
     return {name: rise.replicas for name, rise in found.items()}
 
 
-def test_a_queue_that_grows_orders_for_its_arrivals():
-    # Of 30/s 28.6 are sure: three replicas at 95 %; one more for 300 that wait, in half a minute.
-    # What is ordered is at most three times what is ready and was seen: here one pod.
-    assert wanted(looked(queueing())) == {"prefill": 3}
-    assert wanted(looked(queueing()), fleet(prefill=2)) == {"prefill": 3}
-    assert wanted(looked(queueing()), fleet(prefill=3)) == {}
+def test_a_queue_that_grows_orders_for_its_arrivals_and_for_what_will_wait():
+    # Of 18/s 16.9 are sure: 1.8 replicas at 95 %. 120 wait and, as it grows, as many again will
+    # before an order serves; 0.9 more work that off in 27 s.
+    assert wanted(looked(queueing(18.0))) == {"prefill": 3}
+    assert wanted(looked(queueing(18.0)), fleet(prefill=3)) == {}
 
 
-def test_orders_under_way_are_no_reason_for_another():
-    """Its queue grows while an order starts; each look would multiply the one before."""
-    starting = wanted(looked(queueing(rps=300.0)), fleet(prefill=3))
-    assert starting == {}
+def test_an_order_is_at_most_six_times_what_is_ready():
+    assert wanted(looked(queueing(300.0))) == {"prefill": 6}
+    assert wanted(looked(queueing(300.0)), fleet(prefill=6)) == {}
+
+
+@pytest.mark.parametrize(
+    ("age_s", "found"),
+    [
+        pytest.param(55.0, {}, id="serves soon and works the queue off"),
+        pytest.param(0.0, {"prefill": 3}, id="serves no sooner than another order"),
+    ],
+)
+def test_an_order_under_way_counts_from_when_it_serves(age_s: float, found: dict[str, int]):
+    memory = looked(queueing(16.0))
+    now_s = memory.looks["prefill"][-1].at_s
+    ready = Pod("prefill-0", now_s - 3600.0, now_s - 3540.0)
+    starting = Pod("prefill-1", now_s - age_s)
+    two = PoolFleet(2, (ready, starting), is_listed=True)
+    assert wanted(memory, Fleet(now_s, {"prefill": two, "decode": PoolFleet(1)})) == found
+
+
+def test_what_is_ready_by_now_works_a_queue_off_without_an_order():
+    """It waits since before they served; a replica ordered now would find nothing."""
+    pods = [[Seen(50.0 * k, 200.0 - 25.0 * k), Seen(50.0 * k, 200.0 - 25.0 * k)] for k in range(4)]
+    assert wanted(looked(pods), fleet(prefill=2)) == {}
+
+
+def test_a_failure_that_is_dearer_works_the_queue_off_sooner():
+    memory = looked(queueing(18.0))
+    careful = service(caution=10.0)
+    assert wanted(memory, of=careful)["prefill"] > wanted(memory)["prefill"]
+
+
+def test_arrivals_that_come_in_bursts_are_less_sure():
+    bursty = dict(LIMITS, prefill=replace(LIMITS["prefill"], dispersion=60.0))
+    memory = looked(queueing(18.0))
+    assert wanted(replace(memory, limits=bursty))["prefill"] < wanted(memory)["prefill"]
+
+
+def test_decode_is_ordered_for_what_prefill_will_hand_over():
+    # 16.9 arrive surely and 8.9 more each second from the queue: with 95 %, of 5.3/s each.
+    limits = dict(LIMITS, decode=Limit(5.3, batch=50))
+    memory = replace(looked(queueing(18.0)), limits=limits)
+    assert wanted(memory) == {"prefill": 3, "decode": 6}
+    assert wanted(memory, fleet(prefill=3, decode=6)) == {}
+    calm = replace(looked([[Seen(90.0 * k)] for k in range(4)]), limits=limits)
+    assert wanted(calm) == {}
+
+
+def test_the_order_for_what_is_handed_over_says_so():
+    limits = dict(LIMITS, decode=Limit(6.0, batch=50))
+    of = service(mode=Mode.ACT)
+    state, looks = State(rise=RiseMemory(limits)), queueing(18.0)
+    for k, pods in enumerate(looks):
+        at_s = START_S + k * CHECK_S
+        inputs = Inputs(sample(at_s, *pods), fleet(at_s, prefill=1, decode=1))
+        state, decision = rise(of, state, inputs, at_s)
+    assert decision is not None
+    told = {reason.pool: reason.message for reason in decision.reasons}
+    assert "120 requests wait at 1 ready replicas; 1 → 3" in told["prefill"]
+    assert "prefill will hand 25.8 requests/s to 1 ready replicas; 1 → 5" in told["decode"]
+
+
+def test_pools_of_decode_share_what_comes_as_they_share_what_is_ordered():
+    pools = (pool(), pool(Role.DECODE), pool(Role.DECODE, name="cheap"))
+    limits = dict(LIMITS, decode=Limit(6.0, batch=50), cheap=Limit(3.0, batch=25))
+    memory = looked(queueing(18.0))
+    looks = {**memory.looks, "decode": crowd(1.0), "cheap": crowd(1.0, pods=2)}
+    memory = replace(memory, limits=limits, looks=looks)
+    fleets = {"prefill": PoolFleet(1), "decode": PoolFleet(1), "cheap": PoolFleet(2)}
+    now = Fleet(memory.looks["prefill"][-1].at_s, fleets)
+    assert wanted(memory, now, service(pools=pools)) == {"prefill": 3, "decode": 3, "cheap": 5}
+
+
+def test_sequences_that_grow_in_number_order_for_more_than_are_inside():
+    still = replace(looked([[Seen()]] * 4), looks={"decode": crowd(200.0, pods=3)})
+    growing = replace(still, looks={"decode": crowd(20.0, 80.0, 140.0, 200.0, pods=3)})
+    now = fleet(decode=3)
+    assert wanted(still, now)["decode"] < wanted(growing, now)["decode"]
+    # As many again as are beyond the batches, at most.
+    assert wanted(growing, now)["decode"] == 6
 
 
 def test_a_slow_batch_orders_for_those_on_target_and_not_for_its_pile():
@@ -92,9 +169,13 @@ def test_a_slow_batch_orders_for_those_on_target_and_not_for_its_pile():
     assert wanted(slow) == {}
 
 
-def crowd(inside: float) -> tuple[Look, ...]:
-    """Return looks at one decode pod with so many sequences."""
-    return tuple(Look(START_S + k * CHECK_S, 1, 0.0, inside, {"decode-0": 0.0}) for k in range(4))
+def crowd(*inside: float, pods: int = 1) -> tuple[Look, ...]:
+    """Return looks at decode pods with so many sequences, four where one number is given."""
+    numbers = inside if len(inside) > 1 else inside * 4
+    done = {f"decode-{i}": 0.0 for i in range(pods)}
+    return tuple(
+        Look(START_S + k * CHECK_S, pods, 0.0, number, done) for k, number in enumerate(numbers)
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -124,7 +205,8 @@ def test_a_pod_that_started_anew_takes_nothing_from_the_rate():
     pods = [[one[0], Seen(500.0 + 50.0 * k, 1.0)] for k, one in enumerate(looks)]
     again = [*pods[:-1], [pods[-1][0], Seen(20.0, 1.0)]]
     two = fleet(prefill=2)
-    assert 2 < wanted(looked(again), two)["prefill"] <= wanted(looked(pods), two)["prefill"]
+    rates = [rises(SERVICE, looked(seen), two)["prefill"].rate_rps for seen in (again, pods)]
+    assert 20.0 < rates[0] <= rates[1]
 
 
 def test_a_pod_that_did_not_answer_at_first_is_no_burst():
@@ -171,8 +253,8 @@ def test_a_wide_replica_is_counted_in_replicas():
 
 def test_looks_a_scrape_apart_make_a_rate_too():
     for every_s in (15.0, 30.0):
-        assert wanted(looked(queueing(30.0, looks=3, every_s=every_s), every_s)) == {"prefill": 3}
-    assert wanted(looked(queueing(30.0, looks=3, every_s=45.0), 45.0)) == {}
+        assert wanted(looked(queueing(18.0, looks=3, every_s=every_s), every_s))["prefill"] > 1
+    assert wanted(looked(queueing(18.0, looks=3, every_s=45.0), 45.0)) == {}
 
 
 def test_the_same_scrape_seen_twice_is_one_look():

@@ -361,7 +361,7 @@ def test_what_is_only_recommended_is_told_once_and_never_written():
     cluster = MemoryCluster(ONE_EACH, applied=lambda *given: written.append(given))
     both, pods = checked([advised], cluster)
     told = step(both, pods, [advised.key])
-    asked = [r[advised.key].decision.pools["prefill"].desired for r in told.values()]
+    asked = [desired(r[advised.key]) for r in told.values()]
     assert asked
     assert asked == sorted(set(asked))
     assert all(r[advised.key].decision.patch is None for r in told.values())
@@ -380,9 +380,14 @@ def test_a_refused_order_is_not_tried_again_before_the_tick():
     tried.clear()
     told = step(both, pods, [LLAMA.key])
     assert len(tried) == len(told)
-    desired = [r[LLAMA.key].decision.pools["prefill"].desired for r in told.values()]
-    assert desired == sorted(set(desired))
+    asked = [desired(r[LLAMA.key]) for r in told.values()]
+    assert asked == sorted(set(asked))
     assert told[min(told)][LLAMA.key].error == "denied the request"
+
+
+def desired(record: TickRecord) -> tuple[int, int]:
+    pools = record.decision.pools
+    return pools["prefill"].desired, pools["decode"].desired
 
 
 def test_pods_that_can_not_be_seen_order_nothing_and_are_told_of_once(
