@@ -14,9 +14,9 @@ from planner.model import Histogram, PodSample, Signal
 # A new pod's whole count is its interval's work only if it is not far above its peers'; a pod
 # that comes back after a scrape gap would otherwise bring its whole life into one interval.
 NEW_POD_RATIO = 2.0
-# A pod whose last scrape is so many scrape intervals older than its peers' is gone, and the
-# scrape interval that is assumed where a pod shows too few scrapes to tell [s].
-DEAD_AFTER_SCRAPES, USUAL_SCRAPE_S = 2.1, 15.0
+# A pod whose last scrape is so many scrape intervals older than its peers' is gone, or may have
+# left since; and the interval that is assumed where a pod shows too few scrapes to tell [s].
+DEAD_AFTER_SCRAPES, LATE_AFTER_SCRAPES, USUAL_SCRAPE_S = 2.1, 0.9, 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interva
     # Of those that serve at both ends: one that left, and one that took the name of one that had
     # left, show other times, and after a change of scale they may be most.
     began_s = {p.pod: p.at_s for p in alive_before}
-    spans = [p.at_s - began_s[p.pod] for p in live if p.pod in began_s]
+    late_s = newest_s - LATE_AFTER_SCRAPES * _scrape_s(now)
+    spans = [p.at_s - began_s[p.pod] for p in live if p.pod in began_s and p.at_s > late_s]
     span_s = median([s for s in spans if s > 0.0] or [0.0])
     if span_s <= 0.0:  # every pod is new: the time between the two newest scrapes
         span_s = max(newest_s - max((p.at_s for p in before), default=newest_s), 0.0)
@@ -70,9 +71,14 @@ def difference(before: Sequence[PodSample], now: Sequence[PodSample]) -> Interva
 def alive(pods: Sequence[PodSample]) -> tuple[PodSample, ...]:
     """Leave out dead pods: they show their last values, but their gauges describe nobody."""
     newest_s = max((pod.at_s for pod in pods), default=0.0)
+    dead_s = newest_s - DEAD_AFTER_SCRAPES * _scrape_s(pods)
+    return tuple(pod for pod in pods if pod.at_s > dead_s)
+
+
+def _scrape_s(pods: Sequence[PodSample]) -> float:
+    """Return the usual time between two scrapes of a pod [s]."""
     steps_s = [b[0] - a[0] for pod in pods for a, b in pairwise(pod.trail)]
-    scrape_s = median(steps_s) if steps_s else USUAL_SCRAPE_S
-    return tuple(pod for pod in pods if pod.at_s > newest_s - DEAD_AFTER_SCRAPES * scrape_s)
+    return median(steps_s) if steps_s else USUAL_SCRAPE_S
 
 
 def _accountable(now: Sequence[PodSample], earlier: Mapping[str, PodSample]) -> list[PodSample]:

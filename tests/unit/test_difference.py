@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from planner.decision.difference import alive, difference
-from planner.model import Histogram, Signal
+from planner.model import Histogram, PodSample, Signal
 from tests.builders import START_S, pod_sample
 
 LATER_S = START_S + 60.0
@@ -110,6 +110,20 @@ def test_a_span_is_not_that_of_pods_that_left_even_if_most_did():
     interval = difference(before, [*now, pod_sample("a", LATER_S, 150.0)])
     assert interval.span_s == 60.0
     assert requests(interval) == 80.0
+
+
+def test_a_span_is_not_that_of_pods_that_left_after_their_last_scrape_but_one():
+    """A scale-down from 12 to 5 right before the read: seven miss one scrape, not dead yet."""
+
+    def scraped(name: str, at_s: float, finished: float) -> PodSample:
+        return replace(pod_sample(name, at_s, finished), trail=((at_s - 5.0, 1.0), (at_s, 2.0)))
+
+    before = [scraped(name, START_S, 100.0) for name in "abcdefghijkl"]
+    left = [scraped(name, START_S + 10.0, 110.0) for name in "fghijkl"]
+    stayed = [scraped(name, START_S + 15.0, 120.0) for name in "abcde"]
+    interval = difference(before, [*left, *stayed])
+    assert interval.span_s == 15.0
+    assert requests(interval) == 170.0
 
 
 def test_a_span_does_not_begin_at_the_death_of_a_namesake():
