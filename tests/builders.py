@@ -3,9 +3,10 @@
 `Drive` feeds `decide` with scripted traffic, one interval a call.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -240,3 +241,10 @@ class Drive:
     def run(self, ticks: int, rps: float = 10.0, **over: Any) -> Decision:
         """Tick so often at one load; return the last decision."""
         return [self.tick(rps, **over) for _ in range(ticks)][-1]
+
+
+def assert_only_rises(orders: Sequence[tuple[int, ...]]) -> None:
+    """Check that no order is given twice, and that none takes a replica back."""
+    assert len(set(orders)) == len(orders)
+    for before, after in pairwise(orders):
+        assert all(was <= now for was, now in zip(before, after, strict=True))

@@ -185,8 +185,11 @@ def _rise_reasons(
 
 
 def _why_more(pool: Pool, seen: Rise) -> str:
+    """Return what asks for more replicas, in words."""
     if pool.role is Role.DECODE and seen.rate_rps > 0.0:
         return f"prefill will hand {seen.rate_rps:.1f} requests/s to {seen.ready} ready replicas"
+    if pool.role is Role.DECODE:
+        return f"{seen.inside:.0f} sequences are too many for {seen.ready} ready replicas"
     return f"{seen.waiting:.0f} requests wait at {seen.ready} ready replicas"
 
 

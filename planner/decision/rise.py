@@ -5,13 +5,13 @@ most of a minute. What every pod shows by itself, looked at every few seconds, t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 
-from planner.decision.lead import lead_time_s
+from planner.decision.lead import lead_times_s
 from planner.decision.need import failing_weight
 from planner.model import (
     Factors,
@@ -54,7 +54,8 @@ class Limit:
     slack_s
         Prefill: time that the TTFT leaves for waiting, mean over prompts [s].
     dispersion
-        Index of dispersion of arrivals counted over `WINDOW_S`, 1 for Poisson.
+        Index of dispersion of arrivals counted over `WINDOW_S`, decode: over the time that a
+        sequence stays; 1 for Poisson.
     batch
         Decode: sequences that a replica may run within the ITL.
     itl_s
@@ -95,8 +96,8 @@ class Rise:
     ----------
     replicas
         What it should have.
-    waiting
-        Requests that wait in the pool.
+    waiting, inside
+        Requests that wait in the pool, and all that are in it.
     ready
         Replicas that serve.
     rate_rps
@@ -105,6 +106,7 @@ class Rise:
 
     replicas: int
     waiting: float
+    inside: float
     ready: int
     rate_rps: float
 
@@ -112,7 +114,7 @@ class Rise:
 def arm(service: Service, memory: RiseMemory, load: Load, factors: Factors) -> RiseMemory:
     """Return the memory with the limits of a new plan."""
     limits: dict[str, Limit] = {}
-    dispersion = float(np.interp(WINDOW_S, load.scales_s, load.dispersion))
+    dispersion = float(np.interp(np.log(WINDOW_S), np.log(load.scales_s), load.dispersion))
     for pool in service.pools:
         factor = factors.of(pool.name)
         if pool.role is Role.PREFILL:
@@ -127,7 +129,7 @@ def arm(service: Service, memory: RiseMemory, load: Load, factors: Factors) -> R
             rate_rps = decode.throughput_tps(sequences) / max(load.lengths.osl_mean_tokens, 1.0)
             limits[pool.name] = Limit(
                 rate_rps,
-                dispersion=dispersion,
+                dispersion=sequences.dispersion,
                 batch=decode.batch_limit(sequences),
                 itl_s=tuple(sequences.itl_s.tolist()),
             )
@@ -196,35 +198,47 @@ def rises(service: Service, memory: RiseMemory, fleet: Fleet) -> dict[str, Rise]
     -----
     Prefill: where the queue would take longer than half of what the TTFT leaves for waiting, the
     arrivals of the last seconds, one standard deviation of their counts less, over the rate of a
-    replica, and what works off the queue that an order made now will find. While all
-    are busy the rate is the one measured: prompts that got longer look like fewer of them. Decode:
+    replica, and what works off the queue that an order made now will find. While all are busy the
+    rate of a replica is the one measured: prompts that got longer look like fewer of them. Decode:
     where more sequences are inside than all batches may hold, batches for those who would be if
     each kept its limit; and where prefill orders, what takes all that it will hand over then.
     """
-    prompts = [
+    needs = [
         (stand, _for_prompts(stand)) for stand in _stands(service, memory, fleet, Role.PREFILL)
     ]
-    sequences = _stands(service, memory, fleet, Role.DECODE)
     handed_rps = 0.0
-    if any(need.replicas > 0.0 for _, need in prompts):
-        handed_rps = sum(need.handed_rps for _, need in prompts)
+    if any(need.replicas > 0.0 for _, need in needs):
+        handed_rps = sum(need.handed_rps for _, need in needs)
     # Pools of decode share what comes as they share what is ordered now.
-    more = _load_ratio(sequences, handed_rps)
-    asked = [
-        (stand, max(_for_sequences(stand), _Need(stand.ordered * more, handed_rps)))
-        for stand in sequences
-    ]
-    found: dict[str, Rise] = {}
-    for stand, need in (*prompts, *asked):
-        replicas = math.ceil(min(need.replicas, MOST_RATIO * stand.ready))
-        if replicas > stand.ordered:
-            found[stand.pool.name] = Rise(replicas, stand.waiting, stand.ready, need.rate_rps)
-    return found
+    load_ratio = _load_ratio(service, memory, fleet, handed_rps)
+    for stand in _stands(service, memory, fleet, Role.DECODE):
+        inside, handed = _for_sequences(stand), stand.ordered * load_ratio
+        handed_need = _Need(min(handed, MOST_RATIO * stand.ready), handed_rps)
+        needs.append((stand, inside if inside.replicas >= handed else handed_need))
+    return {
+        stand.pool.name: Rise(
+            math.ceil(need.replicas), stand.waiting, stand.inside, stand.ready, need.rate_rps
+        )
+        for stand, need in needs
+        if math.ceil(need.replicas) > stand.ordered
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class _Stand:
-    """One pool that can be judged: looks enough, a limit, and replicas that serve."""
+    """One pool that can be judged: looks enough, a limit, and replicas that serve.
+
+    Attributes
+    ----------
+    pool, limit, looks
+        Whose they are; what a replica of it can do; what was seen.
+    ready, ordered
+        Replicas that serve, and that are asked for.
+    lead_s, starts_in_s
+        Time until an order made now serves [s], and until those under way do, on average.
+    failing_weight
+        What all requests failing costs, in multiples of the work offered.
+    """
 
     pool: Pool
     limit: Limit
@@ -253,7 +267,7 @@ class _Stand:
         return self.looks[-1].inside
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Need:
     """Replicas, 0 without a reason for any; requests/s that come, and that prefill hands over."""
 
@@ -264,6 +278,8 @@ class _Need:
 
 def _stands(service: Service, memory: RiseMemory, fleet: Fleet, role: Role) -> tuple[_Stand, ...]:
     found: list[_Stand] = []
+    leads_s = lead_times_s(service, fleet.pools)
+    weight = failing_weight(service, service.sla.failure_budget)
     for pool in service.pools_of(role):
         limit, looks = memory.limits.get(pool.name), memory.looks.get(pool.name, ())
         of_pool = fleet.pools[pool.name]
@@ -272,9 +288,8 @@ def _stands(service: Service, memory: RiseMemory, fleet: Fleet, role: Role) -> t
         if limit is None or ready == 0 or len(looks) < MIN_LOOKS:
             continue
         ordered = of_pool.replicas // pool.pods_per_replica
-        lead_s = lead_time_s(pool, of_pool)
+        lead_s = leads_s[pool.name]
         starts_in_s = _starts_in_s(of_pool, lead_s, fleet.at_s)
-        weight = failing_weight(service, service.sla.failure_budget)
         found.append(_Stand(pool, limit, looks, ready, ordered, lead_s, starts_in_s, weight))
     return tuple(found)
 
@@ -282,7 +297,9 @@ def _stands(service: Service, memory: RiseMemory, fleet: Fleet, role: Role) -> t
 def _starts_in_s(of_pool: PoolFleet, lead_s: float, now_s: float) -> float:
     """Return when what is ordered and not ready will serve, on average; the lead if nothing is."""
     left_s = [
-        min(max(pod.created_s + lead_s - now_s, 0.0), lead_s)
+        lead_s
+        if pod.unschedulable is not None
+        else min(max(pod.created_s + lead_s - now_s, 0.0), lead_s)
         for pod in of_pool.pods
         if pod.ready_s is None and not pod.terminating
     ]
@@ -291,19 +308,26 @@ def _starts_in_s(of_pool: PoolFleet, lead_s: float, now_s: float) -> float:
 
 def _for_prompts(stand: _Stand) -> _Need:
     """Return what a queue of prompts asks for."""
-    limit, looks, span_s = stand.limit, stand.looks, stand.span_s
+    limit, looks, span_s, pool = stand.limit, stand.looks, stand.span_s, stand.pool
     finished = sum(_finished(a, b, limit.rate_rps) for a, b in pairwise(looks))
     rate_rps = max(finished + stand.inside - looks[0].inside, 0.0) / span_s
     each_rps = limit.rate_rps
     if finished >= 1.0 and all(seen.waiting > 0.0 for seen in looks):
-        each_rps = min(each_rps, finished / span_s / stand.ready)
+        # Who became ready meanwhile has done nothing before.
+        worked_s = sum(
+            (b.at_s - a.at_s) * min(a.pods // pool.pods_per_replica, stand.ready)
+            for a, b in pairwise(looks)
+        )
+        each_rps = min(each_rps, finished / worked_s) if worked_s > 0.0 else each_rps
     surely_rps = max(rate_rps - math.sqrt(limit.dispersion * rate_rps / span_s), 0.0)
     if stand.waiting / (each_rps * stand.ready) <= LONG_WAIT * limit.slack_s:
         return _Need(0.0, rate_rps, surely_rps)
-    left = _queue_found(stand, surely_rps, each_rps)
-    left_rps = left / _drain_s(stand, left, surely_rps)
-    replicas = surely_rps / (FILL * each_rps) + left_rps / each_rps
-    return _Need(replicas, rate_rps, surely_rps + left_rps)
+    queue = _queue_found(stand, surely_rps, each_rps)
+    queue_rps = queue / _drain_s(stand, queue, rate_rps)
+    replicas = surely_rps / (FILL * each_rps) + queue_rps / each_rps
+    replicas = min(replicas, MOST_RATIO * stand.ready)
+    serving = max(min(replicas, pool.max_replicas), stand.ordered)
+    return _Need(replicas, rate_rps, min(surely_rps + queue_rps, serving * each_rps))
 
 
 def _queue_found(stand: _Stand, rate_rps: float, each_rps: float) -> float:
@@ -315,21 +339,23 @@ def _queue_found(stand: _Stand, rate_rps: float, each_rps: float) -> float:
     lasted for some time is expected to last as long again. From then on it shrinks.
     """
     grows_rps = rate_rps - stand.ready * each_rps
-    later_rps = rate_rps - stand.ordered * each_rps
-    then = stand.waiting + min(grows_rps * stand.starts_in_s, stand.waiting)
-    return max(max(then, 0.0) + min(later_rps, 0.0) * (stand.lead_s - stand.starts_in_s), 0.0)
+    shrinks_rps = max(stand.ordered * each_rps - rate_rps, 0.0)
+    until_start = stand.waiting + min(grows_rps * stand.starts_in_s, stand.waiting)
+    return max(max(until_start, 0.0) - shrinks_rps * (stand.lead_s - stand.starts_in_s), 0.0)
 
 
-def _drain_s(stand: _Stand, left: float, rate_rps: float) -> float:
+def _drain_s(stand: _Stand, queue: float, rate_rps: float) -> float:
     """Return the time in which a queue is best worked off [s].
 
     Notes
     -----
-    In a time T the queue that arrives in b seconds takes b / T of the work offered more, for as
-    long as a replica is paid for that is ordered and soon released. For so long all requests fail,
-    which weighs `failing_weight` times the work offered: T = √(b · paid / weight) costs least.
+    Where the arrivals of b seconds wait, working them off in T takes b / T of the work offered
+    more, which is paid for `paid_s`; and for T all requests fail, which weighs `failing_weight`
+    times the work offered. The sum is least at ``T = √(b · paid_s / failing_weight)``.
     """
-    queue_s = left / rate_rps if rate_rps > 0.0 else 0.0
+    if rate_rps <= 0.0:
+        return math.inf
+    queue_s = queue / rate_rps
     return max(math.sqrt(queue_s * stand.paid_s / stand.failing_weight), CHECK_S)
 
 
@@ -355,13 +381,17 @@ def _for_sequences(stand: _Stand) -> _Need:
     # inside (Little's law), and more replicas for the pile would stand idle when they are ready.
     crowd = min(int(inside / stand.ready), len(limit.itl_s) - 1)
     pace = limit.itl_s[limit.batch] / limit.itl_s[crowd] if limit.itl_s else 1.0
-    return _Need(inside * pace / (FILL * limit.batch))
+    return _Need(min(inside * pace / (FILL * limit.batch), MOST_RATIO * stand.ready))
 
 
-def _load_ratio(sequences: Sequence[_Stand], handed_rps: float) -> float:
+def _load_ratio(service: Service, memory: RiseMemory, fleet: Fleet, handed_rps: float) -> float:
     """Return what prefill will hand over, over what the replicas ordered for decode can take.
 
     A queue before prefill hides from decode what comes.
     """
-    takes_rps = sum(stand.ordered * stand.limit.rate_rps for stand in sequences)
+    takes_rps = sum(
+        fleet.pools[pool.name].replicas // pool.pods_per_replica * memory.limits[pool.name].rate_rps
+        for pool in service.pools_of(Role.DECODE)
+        if pool.name in memory.limits
+    )
     return handed_rps / (FILL * takes_rps) if 0.0 < takes_rps < math.inf else 0.0

@@ -470,8 +470,7 @@ def test_a_decision_starts_from_what_is_there_whoever_put_it_there():
 def test_one_burst_does_not_scale_down_while_the_window_runs():
     drive = warm(rps=60.0)
     history = [desired(drive.tick(5.0))["prefill"] for _ in range(8)]
-    assert history[0] == 3
-    assert history[1:] == sorted(history[1:], reverse=True)
+    assert history[:2] == [3, 2]  # all of the burst, then what the window still holds of it
     assert history[-1] == 1
 
 

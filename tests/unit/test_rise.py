@@ -23,6 +23,7 @@ from tests.builders import START_S, fleet, load, pod_sample, pool, service
 # runs 50 sequences.
 LIMITS = {"prefill": Limit(10.0, 0.4), "decode": Limit(batch=50)}
 SERVICE = service()
+ONE_EACH = fleet(prefill=1, decode=1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,69 @@ def test_decode_is_ordered_for_what_prefill_will_hand_over():
     assert wanted(calm) == {}
 
 
+@pytest.mark.parametrize(
+    ("most", "replicas"),
+    [pytest.param(64, 6, id="six times as many"), pytest.param(2, 4, id="its maximum")],
+)
+def test_decode_is_not_ordered_for_what_prefill_can_not_hand_over(most: int, replicas: int):
+    """Of 300/s one replica of prefill, and six of them, take 10/s each."""
+    limits = dict(LIMITS, decode=Limit(5.3, batch=50))
+    memory = replace(looked(queueing(300.0)), limits=limits)
+    of = service(pools=(pool(max_replicas=most), pool(Role.DECODE)))
+    handed_rps = 10.0 * min(most, 6)
+    found = rises(of, memory, fleet(prefill=1, decode=1))
+    assert found["decode"].rate_rps == pytest.approx(handed_rps)
+    assert found["decode"].replicas == replicas
+
+
+def test_what_decode_has_ordered_counts_before_it_serves():
+    pools = (pool(), pool(Role.DECODE), pool(Role.DECODE, name="cheap"))
+    limits = dict(LIMITS, decode=Limit(6.0, batch=50), cheap=Limit(6.0, batch=50))
+    memory = replace(looked(queueing(18.0)), limits=limits)
+    now_s = memory.looks["prefill"][-1].at_s
+    starting = tuple(Pod(f"cheap-{i}", now_s) for i in range(8))
+    fleets = {
+        "prefill": PoolFleet(1),
+        "decode": PoolFleet(1),
+        "cheap": PoolFleet(8, starting, is_listed=True),
+    }
+    found = wanted(memory, Fleet(now_s, fleets), service(pools=pools))
+    assert found == {"prefill": 3}
+
+
+def test_a_queue_that_nobody_joins_orders_nothing():
+    assert wanted(looked([[Seen(0.0, 2000.0)]] * 4)) == {}
+
+
+def test_less_sure_arrivals_never_order_more():
+    orders = []
+    for dispersion in (1.0, 5.0, 9.0, 10.0, 11.0, 50.0):
+        limit = replace(LIMITS["prefill"], rate_rps=0.2, dispersion=dispersion)
+        memory = looked([[Seen(k * 0.2 * CHECK_S, 51.0 + 3.0 * k)] for k in range(4)])
+        found = wanted(replace(memory, limits=dict(LIMITS, prefill=limit)))
+        orders.append(found.get("prefill", 1))
+    assert orders[0] > 1
+    assert orders == sorted(orders, reverse=True)
+
+
+def test_who_became_ready_is_not_charged_with_what_waited_before():
+    """One served 10/s of 58/s; six serve since the last look, which is enough."""
+    before = [[Seen(50.0 * k, 240.0 * k)] for k in range(1, 4)]
+    serving = [Seen(200.0, 30.0), *[Seen(0.0, 190.0)] * 5]
+    found = rises(SERVICE, looked([*before, serving]), fleet(prefill=6))
+    assert found["prefill"].replicas < 20
+
+
+def test_a_pod_without_a_node_serves_no_sooner_than_another_order():
+    memory = looked(queueing(16.0))
+    now_s = memory.looks["prefill"][-1].at_s
+    ready = Pod("prefill-0", now_s - 3600.0, now_s - 3540.0)
+    for why, found in ((None, {}), ("0/8 nodes are available", {"prefill": 3})):
+        waiting = Pod("prefill-1", now_s - 300.0, unschedulable=why)
+        two = PoolFleet(2, (ready, waiting), is_listed=True)
+        assert wanted(memory, Fleet(now_s, {"prefill": two, "decode": PoolFleet(1)})) == found
+
+
 def test_the_order_for_what_is_handed_over_says_so():
     limits = dict(LIMITS, decode=Limit(6.0, batch=50))
     of = service(mode=Mode.ACT)
@@ -137,7 +201,7 @@ def test_the_order_for_what_is_handed_over_says_so():
     assert decision is not None
     told = {reason.pool: reason.message for reason in decision.reasons}
     assert "120 requests wait at 1 ready replicas; 1 → 3" in told["prefill"]
-    assert "prefill will hand 25.8 requests/s to 1 ready replicas; 1 → 5" in told["decode"]
+    assert "prefill will hand 26.1 requests/s to 1 ready replicas; 1 → 5" in told["decode"]
 
 
 def test_pools_of_decode_share_what_comes_as_they_share_what_is_ordered():
@@ -253,7 +317,8 @@ def test_a_wide_replica_is_counted_in_replicas():
 
 def test_looks_a_scrape_apart_make_a_rate_too():
     for every_s in (15.0, 30.0):
-        assert wanted(looked(queueing(18.0, looks=3, every_s=every_s), every_s))["prefill"] > 1
+        found = rises(SERVICE, looked(queueing(18.0, looks=3, every_s=every_s), every_s), ONE_EACH)
+        assert found["prefill"].rate_rps == pytest.approx(18.0)
     assert wanted(looked(queueing(18.0, looks=3, every_s=45.0), 45.0)) == {}
 
 

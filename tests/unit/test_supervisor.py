@@ -13,7 +13,7 @@ from planner.inventory import Inventory, Node, PodShape
 from planner.model import Fleet, Mode, Patch, Pod, Role, Sample, Service, ServiceKey, Target
 from planner.record import TickRecord
 from planner.supervisor import Supervisor
-from tests.builders import START_S, pod_sample, pool, service
+from tests.builders import START_S, assert_only_rises, pod_sample, pool, service
 
 LLAMA = service(mode=Mode.ACT)
 QWEN = service(
@@ -363,7 +363,7 @@ def test_what_is_only_recommended_is_told_once_and_never_written():
     told = step(both, pods, [advised.key])
     asked = [desired(r[advised.key]) for r in told.values()]
     assert asked
-    assert asked == sorted(set(asked))
+    assert_only_rises(asked)
     assert all(r[advised.key].decision.patch is None for r in told.values())
     assert written == []
 
@@ -381,7 +381,7 @@ def test_a_refused_order_is_not_tried_again_before_the_tick():
     told = step(both, pods, [LLAMA.key])
     assert len(tried) == len(told)
     asked = [desired(r[LLAMA.key]) for r in told.values()]
-    assert asked == sorted(set(asked))
+    assert_only_rises(asked)
     assert told[min(told)][LLAMA.key].error == "denied the request"
 
 
