@@ -161,9 +161,9 @@ def _budget(
     With one quantile it is the failure budget ε. Over a whole distribution no fleet serves the
     last surprise at a price that anybody pays, nor does a moment that is easily served make up
     for one that is not. There each role ends at its last replica that pays: the one that takes
-    away failures worth more than it costs, where all requests failing would cost `SERVING` +
-    `PRICE` / ε times what the work offered costs (the method of Lagrange for the day's budget; as
-    the clairvoyant of the comparison is priced). Whatever that is, the mean load is met to ε:
+    away failures worth more than it costs, where all requests failing would cost `failing_weight`
+    times what the work offered costs (the method of Lagrange for the day's budget; as the
+    clairvoyant of the comparison is priced). Whatever that is, the mean load is met to ε:
     failing shares are no convex function, and over a plateau of them no single replica pays. Nor is
     more than `MOST_BUDGETS` · ε failed on purpose, unless nothing reaches it.
     """
