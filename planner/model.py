@@ -138,7 +138,7 @@ class ScalingRules:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """HPA's `behavior`; defaults: free upwards; downwards 120 s of stabilisation."""
+    """HPA's `behavior`; defaults: free upwards; downwards 120 s of stabilisation, 5 % tolerance."""
 
     scale_up: ScalingRules = ScalingRules()
     scale_down: ScalingRules = ScalingRules(stabilization_window_s=120.0, tolerance=0.05)

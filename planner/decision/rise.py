@@ -277,6 +277,7 @@ class _Need:
 
 
 def _stands(service: Service, memory: RiseMemory, fleet: Fleet, role: Role) -> tuple[_Stand, ...]:
+    """Return how the pools of a role stand, without those that can't be judged."""
     found: list[_Stand] = []
     leads_s = lead_times_s(service, fleet.pools)
     weight = failing_weight(service, service.sla.failure_budget)
