@@ -6,7 +6,7 @@ FROM python:${PYTHON_VERSION}-slim AS build
 WORKDIR /src
 COPY requirements.lock ./
 # Every file is checked against the lock's hashes here; the later steps see /wheels and no network.
-RUN pip download --no-cache-dir --require-hashes --only-binary :all: --dest /wheels --requirement requirements.lock
+RUN pip download --no-cache-dir --no-deps --require-hashes --only-binary :all: --dest /wheels --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY planner planner
 COPY predictors predictors

@@ -23,13 +23,15 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv and install the locked packages into it (PYTHON=python3.12 picks another Python)
 
+# The lock names every package: pip is not to resolve. What it finds for an extra may be newer than the
+# lock and then has no hash there (pip 23.2 does so).
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "pd-planner needs Python 3.11 or later, '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "'$(PYTHON)' cannot make a virtual environment: on Debian or Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing the locked packages into $(VENV) (once, about a minute) ..."
-	@$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	@$(PIP) install --quiet --no-deps --require-hashes --requirement requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@if [ -f planner/simulation/warm.py ]; then echo "compiling the simulator ..."; $(PY) -m planner.simulation.warm; fi
 	@touch $@

@@ -73,7 +73,7 @@ class Environment:
 
     def _fill(self) -> None:
         venv.create(self.folder, with_pip=True)
-        self._install("--require-hashes", "--requirement", "requirements.lock")
+        self._install("--no-deps", "--require-hashes", "--requirement", "requirements.lock")
         self._install(*self.pins)
         if self.has_project:
             self._install("--no-deps", "--no-build-isolation", "--editable", ".")

@@ -157,6 +157,19 @@ def test_every_locked_package_is_pinned_and_hashed():
     assert not bare
 
 
+def test_who_installs_the_lock_resolves_nothing_beyond_it(tracked):
+    """Left to resolve, pip finds packages newer than the lock, without a hash, and stops."""
+    installers = [
+        (path, line)
+        for path in tracked
+        if path.name in {"Makefile", "Dockerfile", "environments.py"}
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "--require-hashes" in line
+    ]
+    assert len(installers) >= 4
+    assert not [f"{relative(p)}: {line}" for p, line in installers if "--no-deps" not in line]
+
+
 def test_the_lock_names_no_place_to_download_from():
     text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     assert not re.search(r"://|--(extra-)?index|--find-links|^-[a-z]| @ ", text, re.MULTILINE)
