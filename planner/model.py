@@ -138,10 +138,10 @@ class ScalingRules:
 
 @dataclass(frozen=True, slots=True)
 class Behavior:
-    """HPA's `behavior`; defaults: free upwards; downwards 120 s of stabilisation, 5 % tolerance."""
+    """HPA's `behavior`; defaults: free upwards; downwards 60 s of stabilisation, 5 % tolerance."""
 
     scale_up: ScalingRules = ScalingRules()
-    scale_down: ScalingRules = ScalingRules(stabilization_window_s=120.0, tolerance=0.05)
+    scale_down: ScalingRules = ScalingRules(stabilization_window_s=60.0, tolerance=0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -663,7 +663,6 @@ class Load:
     dispersion: tuple[float, ...]
     backlog_tokens: float = 0.0
     up_quantile: float | None = None
-    spread: Mapping[str, float] = field(default_factory=dict)
     handover_s: float | None = None
 
 

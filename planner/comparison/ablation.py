@@ -14,6 +14,7 @@ from planner.model import (
     Behavior,
     Factors,
     Load,
+    Plan,
     Pool,
     Role,
     Service,
@@ -106,6 +107,17 @@ def _never_rises(_: Step) -> Step:
     return lambda *_: {}
 
 
+def _as_ordered(size: Step) -> Step:
+    """Keep what would be ordered, and no more."""
+
+    def step(*arguments: Any) -> Plan:
+        plan: Plan = size(*arguments)
+        pools = {name: replace(pool, keep=pool.up) for name, pool in plan.pools.items()}
+        return replace(plan, pools=pools)
+
+    return step
+
+
 def _by_means(service: Service) -> Service:
     sla: Sla = replace(service.sla, statistic=Statistic.MEAN)
     return replace(service, sla=sla)
@@ -114,7 +126,7 @@ def _by_means(service: Service) -> Service:
 ABLATIONS: Final[Mapping[str, Ablation]] = {
     "distribution": Ablation(_by_quantile),
     "queue-check": Ablation(steps={"rises": _never_rises}),
-    "spread": _with_load(lambda load: replace(load, spread={})),
+    "keeping": Ablation(steps={"size": _as_ordered}),
     "dispersion": _with_load(lambda load: replace(load, dispersion=(1.0,) * len(load.dispersion))),
     "corrections": Ablation(steps={"correct": _uncorrected}),
     "horizon": Ablation(steps={"lead_times_s": _at_once}),

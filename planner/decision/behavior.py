@@ -86,8 +86,8 @@ def apply_behavior(
 def _kept(pool: str, up: int, kept: int) -> Reason:
     """Say that what the plan would not order is not released either."""
     message = (
-        f"pool {pool} keeps {kept} replicas although {up} are recommended: the upper forecast "
-        "needs them before a new order could serve"
+        f"pool {pool} keeps {kept} replicas although {up} are recommended: what may come before "
+        "a new order could serve is worth keeping them"
     )
     return Reason("KeptForForecast", message, pool, {"recommended": up, "kept": kept})
 

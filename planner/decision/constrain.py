@@ -132,7 +132,8 @@ def _remember(
     """Return the memory with this tick's recommendation.
 
     Where nothing was recommended for as long as the window downwards (a start without history, an
-    outage), what runs is kept until the window has been seen, as HPA starts with what runs.
+    outage), what runs is kept until the window has been seen, as HPA starts with what runs, and for
+    two intervals at least: one alone is no forecast.
     """
     recommendations: dict[str, tuple[Recommendation, ...]] = {}
     for pool in service.pools:
@@ -141,10 +142,23 @@ def _remember(
         up, keep = plan.pools[pool.name].up, plan.pools[pool.name].keep
         # Two intervals at least: a shorter window would otherwise be a gap at every tick.
         gap_s = max(pool.behavior.scale_down.stabilization_window_s, 2.0 * service.interval_s)
-        if not any(r.at_s > now_s - gap_s for r in past):
+        unbroken = _unbroken(past, gap_s, now_s)
+        if not unbroken:
             past = (*past, Recommendation(now_s, up, max(keep, current[pool.name])))
+        elif now_s - unbroken[0].at_s < gap_s:
+            past = (*past, Recommendation(now_s, up, max(keep, unbroken[0].keep)))
         recommendations[pool.name] = (*past, Recommendation(now_s, up, keep))
     return ConstrainMemory(recommendations, memory.events, memory.replicas, memory.at_s)
+
+
+def _unbroken(
+    past: tuple[Recommendation, ...], gap_s: float, now_s: float
+) -> tuple[Recommendation, ...]:
+    """Return the recommendations since the last gap of `gap_s` [s], oldest first."""
+    first = len(past)
+    while first and past[first - 1].at_s > now_s - gap_s:
+        first, now_s = first - 1, past[first - 1].at_s
+    return past[first:]
 
 
 def _within_bounds(

@@ -14,7 +14,7 @@ from planner.sizing.dispersion import SCALES_S, dispersion_curve
 from predictors import build
 from predictors.conformal import Forecaster, ForecasterState
 
-# Time in which lengths, routing spread and handover are averaged [s]; the load itself is not.
+# Time in which lengths and handover are averaged [s]; the load itself is not.
 SMOOTH_S = 300.0
 # Requests of the smoothed mix that one interval's own mean length is weighed against.
 MIX_REQUESTS = 20.0
@@ -38,7 +38,6 @@ class ForecastMemory:
     outputs: Histogram | None = None
     uncached_ratio: float = 1.0
     bins: tuple[tuple[float, tuple[float, ...]], ...] = ()
-    spread: Mapping[str, float] = field(default_factory=dict)
     handover_s: float | None = None
     backlog_tokens: float = 0.0
 
@@ -71,11 +70,6 @@ def learn(service: Service, memory: ForecastMemory, observation: Observation) ->
         for role in Role
     }
     waiting = sum(observation.pools[p.name].waiting for p in service.pools_of(Role.PREFILL))
-    spread = dict(memory.spread)
-    for pool in service.pools_of(Role.DECODE):
-        new = observation.pools[pool.name].concurrency_spread
-        if new is not None:
-            spread[pool.name] = new + (spread.get(pool.name, new) - new) * keep
     handover_s = memory.handover_s
     if observation.handover_s is not None:
         last_s = observation.handover_s if handover_s is None else handover_s
@@ -90,7 +84,6 @@ def learn(service: Service, memory: ForecastMemory, observation: Observation) ->
         outputs,
         ratio,
         bins[-DISPERSION_INTERVALS:],
-        spread,
         handover_s,
         waiting * mean_isl * ratio,
     )
@@ -128,7 +121,6 @@ def forecast(
         dispersion=tuple(dispersion_curve(memory.bins).tolist()),
         backlog_tokens=memory.backlog_tokens,
         up_quantile=service.up_quantile,
-        spread=memory.spread,
         handover_s=memory.handover_s,
     )
 

@@ -12,8 +12,8 @@ from planner.sizing.queueing import Floats
 
 # Less than a token in a quarter of an hour is silence [tokens/s].
 SILENT_TPS = 1e-3
-# What all requests failing weighs, as multiples of the cost of the work offered: enough that
-# serving pays at all, and so much divided by the share ε that may fail.
+# What all requests failing weighs at a caution of 1, as multiples of the cost of the work offered:
+# enough that serving pays at all, and so much divided by the share ε that may fail.
 SERVING, PRICE = 1.5, 0.02
 
 Points = tuple[tuple[float, float], ...]
@@ -56,7 +56,7 @@ def mean_point(tokens: TokenLoad) -> Points:
 
 def failing_weight(service: Service, failure_budget: float) -> float:
     """Return what all requests failing would cost, in multiples of the cost of the work offered."""
-    return SERVING + service.caution * PRICE / failure_budget
+    return service.caution * (SERVING + PRICE / failure_budget)
 
 
 def need_of(

@@ -54,8 +54,8 @@ class Limit:
     slack_s
         Prefill: time that the TTFT leaves for waiting, mean over prompts [s].
     dispersion
-        Index of dispersion of arrivals counted over `WINDOW_S`, decode: over the time that a
-        sequence stays; 1 for Poisson.
+        Index of dispersion of arrivals counted over `WINDOW_S`, decode: of the sequences inside; 1
+        for Poisson.
     batch
         Decode: sequences that a replica may run within the ITL.
     itl_s

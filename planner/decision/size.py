@@ -1,24 +1,15 @@
 """Step 4, size: the cheapest fleet that meets the SLA at the load to come. Pure."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
-import numpy as np
-
-from planner.decision.need import (
-    Need,
-    Target,
-    failing_weight,
-    mean_point,
-    need_of,
-    points_of,
-)
+from planner.decision.fleets import Fleets, search_limit
+from planner.decision.need import Target, mean_point, need_of, points_of
+from planner.decision.price import priced_budgets
 from planner.model import (
     Factors,
-    Limits,
     Load,
     Plan,
-    Pool,
     PoolPlan,
     Reason,
     Role,
@@ -26,33 +17,10 @@ from planner.model import (
     Statistic,
 )
 from planner.sizing import decode, mean, prefill
-from planner.sizing.joint import (
-    Choice,
-    Frontier,
-    Option,
-    choose,
-    every_staffing,
-    frontier,
-    staffing,
-)
+from planner.sizing.joint import Choice
 
 # A target that nothing reaches is replaced by this multiple of the best: room for a few requests.
 BEST_EFFORT_RATIO = 1.25
-# Options whose failing share is below this part of the budget are all the same.
-NEGLIGIBLE = 0.02
-# Nothing is looked for beyond this multiple of the offered work: waiting is gone long before.
-SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
-# Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
-SEARCH_MOST = 4000
-# Goodput for which a split off the chain is worth its restarts.
-WORTH_LEAVING = 0.01
-# No role fails more than so many failure budgets on purpose: over a replica or two there are no
-# small savings that a day could make up for.
-MOST_BUDGETS = 4.0
-# A budget is met to within rounding.
-TIE = 1e-9
-
-Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
 
 
 def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]) -> Plan:
@@ -71,20 +39,25 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     """
     if service.sla.statistic is Statistic.MEAN:
         return _mean_plan(service, load, factors, room)
-    target = _target(service, load, factors)
+    target = aim(service, load, factors)
     up = {role: need_of(service, load, factors, target, role, points_of(load.tokens[role]))
           for role in Role}  # fmt: skip
-    unlimited = {p.name: _search_limit(p, up[p.role]) for p in service.pools}
+    unlimited = {p.name: search_limit(p, up[p.role]) for p in service.pools}
     ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas), unlimited[p.name])
                 for p in service.pools}  # fmt: skip
-    budget = _budget(service, load, factors, up, target, unlimited)
-    wanted = _choose(service, up, unlimited, budget, limits=None)
-    chosen = _choose(service, up, ceilings, budget, limits=service.limits)
-    kept = chosen
-    if not _is_spread(load):
-        certain = {role: ((load.tokens[role].keep_tps, 1.0),) for role in Role}
-        keep = {role: need_of(service, load, factors, target, role, certain[role]) for role in Role}
-        kept = _choose(service, keep, ceilings, budget, limits=service.limits)
+    free = Fleets(service, up, unlimited, target.failure_budget)
+    legal = Fleets(service, up, ceilings, target.failure_budget, service.limits)
+    if any(load.tokens[role].up_points for role in Role):
+        certain = {role: need_of(service, load, factors, target, role, mean_point(tokens))
+                   for role, tokens in load.tokens.items()}  # fmt: skip
+        budget, keep_budget = priced_budgets(free, replace(free, needs=certain))
+        kept = legal.cheapest(keep_budget)
+    else:
+        budget = target.failure_budget
+        keep = {role: need_of(service, load, factors, target, role, ((tokens.keep_tps, 1.0),))
+                for role, tokens in load.tokens.items()}  # fmt: skip
+        kept = replace(legal, needs=keep).cheapest(budget)
+    wanted, chosen = free.cheapest(budget), legal.cheapest(budget)
     pools = _pool_plans(service, wanted, chosen, kept)
     reasons = (*target.reasons, *_outside(service, load), *_shortages(service, pools, room, chosen))
     return Plan(
@@ -100,7 +73,7 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     )
 
 
-def _target(service: Service, load: Load, factors: Factors) -> Target:
+def aim(service: Service, load: Load, factors: Factors) -> Target:
     """Return what can be aimed at, with a Reason for what can't be met.
 
     Notes
@@ -139,109 +112,6 @@ def _target(service: Service, load: Load, factors: Factors) -> Target:
         reasons.append(Reason("SLAUnreachable", message, name, {"best_itl_s": best_itl_s}))
     budget = sla.failure_budget - lost if lost < sla.failure_budget else sla.failure_budget
     return Target(ttft_s, itl_s, budget, best_ttft_s, best_itl_s, tuple(reasons))
-
-
-def _is_spread(load: Load) -> bool:
-    """Whether the whole distribution of the load is known, and not one quantile alone."""
-    return any(tokens.up_points for tokens in load.tokens.values())
-
-
-def _budget(
-    service: Service,
-    load: Load,
-    factors: Factors,
-    needs: Mapping[Role, Need],
-    target: Target,
-    ceilings: Mapping[str, int],
-) -> float:
-    """Return the share of requests that it does not pay to serve in time.
-
-    Notes
-    -----
-    With one quantile it is the failure budget ε. Over a whole distribution no fleet serves the
-    last surprise at a price that anybody pays, nor does a moment that is easily served make up
-    for one that is not. There each role ends at its last replica that pays: the one that takes
-    away failures worth more than it costs, where all requests failing would cost `failing_weight`
-    times what the work offered costs (the method of Lagrange for the day's budget; as the
-    clairvoyant of the comparison is priced). Whatever that is, the mean load is met to ε:
-    failing shares are no convex function, and over a plateau of them no single replica pays. Nor is
-    more than `MOST_BUDGETS` · ε failed on purpose, unless nothing reaches it.
-    """
-    if not _is_spread(load):
-        return target.failure_budget
-    certain = {
-        role: need_of(service, load, factors, target, role, mean_point(load.tokens[role]))
-        for role in Role
-    }
-    enough = _choose(service, certain, ceilings, target.failure_budget, limits=None)
-    offered = sum(
-        needs[role].offered * service.pools_of(role)[0].price_per_replica for role in Role
-    )
-    weight = failing_weight(service, target.failure_budget) * offered
-    failing = 0.0
-    for role, least in ((Role.PREFILL, enough.prefill), (Role.DECODE, enough.decode)):
-        front = _front(service, needs, role, target.failure_budget)
-        pays = np.diff(front.costs) <= -weight * np.diff(front.failure_shares)
-        last = int(np.flatnonzero(pays)[-1]) + 1 if pays.any() else 0
-        staffed = [option.equivalent for option in front.options]
-        floor = int(np.searchsorted(staffed, least.equivalent - TIE))
-        bearable = front.failure_shares <= MOST_BUDGETS * target.failure_budget
-        if certain[role].offered > 0.0 and bearable.any():
-            floor = max(floor, int(np.argmax(bearable)))
-        failing += float(front.failure_shares[min(max(last, floor), len(staffed) - 1)])
-    return failing + TIE
-
-
-def _front(service: Service, needs: Mapping[Role, Need], role: Role, budget: float) -> Frontier:
-    """Return the ways to staff a role that nothing limits."""
-    pools, need = service.pools_of(role), needs[role]
-    ceilings = {pool.name: _search_limit(pool, need) for pool in pools}
-    options = staffing(pools, need.worth, ceilings)
-    return frontier(pools, options, need.shares, NEGLIGIBLE * budget, offered=need.offered)
-
-
-def _search_limit(pool: Pool, need: Need) -> int:
-    """Return more replicas than the load could need, limits aside."""
-    most = SEARCH_RATIO * need.offered / max(need.worth[pool.name], 1e-3)
-    return pool.min_replicas + math.ceil(min(most, SEARCH_MOST)) + SEARCH_EXTRA
-
-
-def _choose(
-    service: Service,
-    needs: Mapping[Role, Need],
-    ceilings: Mapping[str, int],
-    budget: float,
-    limits: Limits | None,
-) -> Choice:
-    """Return the joint choice under ceilings and limits."""
-    bounded = limits is not None and (limits.ratio_min, limits.ratio_max) != (None, None)
-    negligible = NEGLIGIBLE * budget
-
-    def front(role: Role, ways: Ways, *, keep_all: bool) -> Frontier:
-        pools, need = service.pools_of(role), needs[role]
-        options = ways(pools, need.worth, ceilings)
-        return frontier(
-            pools, options, need.shares, negligible, offered=need.offered, keep_all=keep_all
-        )
-
-    choice = choose(
-        front(Role.PREFILL, staffing, keep_all=bounded),
-        front(Role.DECODE, staffing, keep_all=bounded),
-        budget,
-        limits,
-    )
-    if choice.within_budget or limits is None or len(service.pools) == len(Role):
-        return choice
-    # A limit may cut across the chain of a role's several pools; then every split is looked at.
-    better = choose(
-        front(Role.PREFILL, every_staffing, keep_all=True),
-        front(Role.DECODE, every_staffing, keep_all=True),
-        budget,
-        limits,
-    )
-    # The chain's plans hold one another from tick to tick; leaving it for next to nothing would
-    # swap one pool's replicas for another's with every whim of the forecast.
-    return better if better.goodput > choice.goodput + WORTH_LEAVING else choice
 
 
 def _pool_plans(

@@ -13,10 +13,6 @@ KV_QUANTILE = 2.33
 # Levels of the occupancy chain that are kept apart; more are merged into blocks.
 GRID = 1024
 
-# Share of the spread over replicas that requests feel: the crowded replicas are those with short
-# contexts, and what leaves soon is a smaller part of the crowd than of the requests.
-SPREAD_SHARE = 0.35
-
 # Below this share of the offered work every batch is too full, and above that multiple none is,
 # where the work is that of several replicas; not worth a chain.
 HOPELESS, EASY, SEVERAL = 0.8, 2.0, 2.0
@@ -42,9 +38,7 @@ class DecodeLoad:
     context_tokens, context_sd_tokens
         Mean context of a sequence in flight and its standard deviation [tokens].
     dispersion
-        Index of dispersion of arrivals at the residence time, z; 1 for Poisson.
-    spread
-        Variance over mean of the sequences on different replicas, from routing alone.
+        Variance of the sequences inside over that with Poisson arrivals, z (peakedness).
     """
 
     output_tps: float
@@ -55,7 +49,6 @@ class DecodeLoad:
     profiled_limit: int
     context_sd_tokens: float = 0.0
     dispersion: float = 1.0
-    spread: float = 0.0
 
     @property
     def is_feasible(self) -> bool:
@@ -123,14 +116,12 @@ def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:
     Notes
     -----
     The exact occupancy of the pool as one processor-sharing system, stretched about its mean
-    by the square root of the variance ratio that bursty arrivals (z) and uneven routing add;
-    with z = 1 and no spread it is exact (sizing §3). A level between c n* and c (n* + 1)
-    overfills the share of replicas that it has to.
+    by the square root of the variance ratio z that bursty arrivals add; with z = 1 it is exact
+    (sizing §3). A level between c n* and c (n* + 1) overfills the share of replicas that it has to.
     """
     levels, pi = pool_occupancy(load, replicas, most=min(load.itl_s.size - 1, 2 * limit + 16))
     mean = float(np.dot(pi, levels))
-    variance = max(float(np.dot(pi, (levels - mean) ** 2)), 1e-9)
-    stretch = np.sqrt(load.dispersion + replicas * load.spread * mean / variance)
+    stretch = np.sqrt(load.dispersion)
     threshold = mean + (replicas * limit - mean) / stretch
     above = np.clip((levels - threshold) * stretch / replicas, 0.0, 1.0)
     # Failures count sequences, not moments: a fuller moment holds more of them.
@@ -176,13 +167,19 @@ def decode_load(
     pool
         A decode pool; its profile, corrected by `factor`, gives the inter-token latency.
     load
-        Lengths, dispersion, routing spread.
+        Lengths and dispersion.
     factor
         Correction of the pool's profile.
     output_tps
         Output tokens/s to size for.
     target_s
         ITL target [s].
+
+    Notes
+    -----
+    With residence times of cv² near 1 the peakedness is ``z = 1 + (I − 1) / 2``, I the index of
+    dispersion of arrivals at the mean residence time: who came in one burst leaves one by one
+    (Eckberg, 1983; Whitt, 1984).
     """
     assert pool.decode is not None
     lengths = load.lengths
@@ -198,11 +195,11 @@ def decode_load(
         context_tokens=lengths.context_tokens,
         profiled_limit=max(pool.decode.batch_limit(lengths.context_tokens), 1),
         context_sd_tokens=lengths.context_sd_tokens,
-        spread=SPREAD_SHARE * load.spread.get(pool.name, 0.0),
     )
     residence_s = lengths.osl_mean_tokens * float(itl_s[max(batch_limit(bare), 1)])
-    z = float(np.interp(np.log(max(residence_s, 1e-3)), np.log(load.scales_s), load.dispersion))
-    return replace(bare, dispersion=z)
+    log_s = np.log(max(residence_s, 1e-3))
+    index = float(np.interp(log_s, np.log(load.scales_s), load.dispersion))
+    return replace(bare, dispersion=1.0 + 0.5 * (index - 1.0))
 
 
 def throughput_tps(load: DecodeLoad) -> float:

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from planner.model import Factor, Load, Pool, Service
-from planner.sizing.queueing import OVERLOAD_SCORE, Floats, effective_variability, wait_tail
+from planner.sizing.queueing import OVERLOAD_SCORE, Floats, wait_tail
 
 # Slack of prompts that are promised nothing: long enough never to fail [s].
 NO_TARGET_S = 1e9
@@ -93,17 +93,14 @@ def failure_shares(load: PrefillLoad, replicas: Floats) -> Floats:
     if offered <= 0.0 or not feasible.any():
         return np.where(replicas > 0, 0.0, 1.0 if offered > 0.0 else 0.0)
     servers = np.maximum(replicas, 1e-9)
-    rho = np.minimum(offered / servers, 1.0 - 1e-9)
-    variability = effective_variability(
-        servers, rho, load.service_mean_s, load.service_cv2, load.scales_s, load.dispersion
-    )
     tail = wait_tail(
         servers,
         offered,
         load.slack_s[feasible],
         load.service_mean_s,
         load.service_cv2,
-        variability,
+        load.scales_s,
+        load.dispersion,
     )
     served = (1.0 - tail) @ load.weights[feasible] / np.sum(load.weights)
     able = float(np.sum(load.weights[feasible]) / np.sum(load.weights))

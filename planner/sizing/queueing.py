@@ -12,6 +12,10 @@ OVERLOAD_SCORE = 0.01
 # Where the supremum of robust queueing is looked for [s].
 HORIZONS_S = np.geomspace(1e-3, 900.0, 48)
 LOG_HORIZONS = np.log(HORIZONS_S)
+# Stretches of arrivals that may bring a wait about, besides the one that is most likely where all
+# stretches are equally bursty [s].
+STRETCHES_S = np.geomspace(0.5, 128.0, 13)
+LOG_STRETCHES = np.log(STRETCHES_S)
 
 
 def erlang_b(servers: ArrayLike, offered: ArrayLike) -> Floats:
@@ -101,7 +105,8 @@ def wait_tail(
     waits_s: Floats,
     service_mean_s: float,
     service_cv2: float,
-    arrival_cv2: Floats,
+    scales_s: ArrayLike,
+    dispersion: ArrayLike,
 ) -> Floats:
     """Return P(W > t) of a shared queue, shape (c, t); 1 where the queue is not stable.
 
@@ -113,19 +118,38 @@ def wait_tail(
         Offered work A = λ E[S] [servers].
     waits_s
         Waiting times t ≥ 0 [s], shape (t,).
-    service_mean_s, service_cv2, arrival_cv2
-        E[S] [s], cs², and ca² for each c, shape (c,).
+    service_mean_s, service_cv2
+        E[S] [s] and cs².
+    scales_s, dispersion
+        Time scales [s], increasing, and the index of dispersion for counts I_a there.
 
     Notes
     -----
-    ``C(c / z, A / z) · exp(−2 (1 − ρ) c t / (E[S] (ca² + cs²)))`` with Hayward's
-    ``z = 1 + (ca² − 1) / 2`` (sizing §2). Exact for M/M/c.
+    ``C(c / z, A / z) · exp(−min_x c (t + (1 − ρ) x)² / (2 x E[S] I_w(x)))`` with
+    ``I_w = I_a + cs²``: a wait of t is a surplus of work that some stretch x brings in, and the
+    stretch that does so most easily rules (the dominant time scale: Norros, 1994; Choe & Shroff,
+    1998). A long wait looks at a longer scale, where real traffic is burstier. C is Erlang C with
+    Hayward's ``z = 1 + (ca² − 1) / 2`` (sizing §2), ca² from `effective_variability`. With
+    one index at all scales the stretch is ``t / (1 − ρ)`` and the exponent
+    ``2 (1 − ρ) c t / (E[S] (ca² + cs²))``: exact for M/M/c.
     """
     rho = offered / servers
-    peakedness = np.maximum(1.0 + 0.5 * (arrival_cv2 - 1.0), 0.1)
+    stable = np.minimum(rho, 1.0 - 1e-9)
+    free = 1.0 - stable
+    variability = effective_variability(
+        servers, stable, service_mean_s, service_cv2, scales_s, dispersion
+    )
+    peakedness = np.maximum(1.0 + 0.5 * (variability - 1.0), 0.1)
     waiting = erlang_c(servers / peakedness, offered / peakedness)
-    rate = 2.0 * (1.0 - rho) * servers / (service_mean_s * (arrival_cv2 + service_cv2))
-    tail = waiting[:, None] * np.exp(-np.maximum(rate, 0.0)[:, None] * waits_s[None, :])
+    log_scales, index = np.log(np.asarray(scales_s)), np.asarray(dispersion) + service_cv2
+    fixed = np.interp(LOG_STRETCHES, log_scales, index)
+    surplus_s = waits_s[:, None] + free[:, None, None] * STRETCHES_S
+    least = np.min(surplus_s**2 / (STRETCHES_S * fixed), axis=-1)
+    # The stretch x = t / (1 − ρ), where (t + (1 − ρ) x)² / x = 4 (1 − ρ) t.
+    own = np.interp(np.log(np.maximum(waits_s / free[:, None], 1e-9)), log_scales, index)
+    least = np.minimum(least, 4.0 * free[:, None] * waits_s / own)
+    least *= 0.5 * servers[:, None] / service_mean_s
+    tail = waiting[:, None] * np.exp(-least)
     return np.where((rho < 1.0)[:, None], tail, 1.0)
 
 

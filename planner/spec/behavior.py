@@ -36,7 +36,7 @@ class ScalingRulesSpec(BaseModel):
     model_config = SPEC_CONFIG
 
     stabilization_window_seconds: Annotated[Whole | None, Field(ge=0, le=3600)] = None
-    """Time over which the most cautious recommendation rules [s]; default 0 up, 120 down."""
+    """Time over which the most cautious recommendation rules [s]; default 0 up, 60 down."""
 
     select_policy: SelectPolicy | None = None
     """Which of several policies rules: `Max` (default) the loosest, `Min` the tightest; with
@@ -66,7 +66,7 @@ class ScalingRulesSpec(BaseModel):
 
 
 class BehaviorSpec(BaseModel):
-    """Scaling behaviour as in HPA v2, except for the defaults: up is free, down waits 120 s."""
+    """Scaling behaviour as in HPA v2, except for the defaults: up is free, down waits 60 s."""
 
     model_config = SPEC_CONFIG
 

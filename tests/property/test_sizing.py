@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from planner.decision.forecast import SLICES
 from planner.decision.need import need_of, points_of
-from planner.decision.size import _target, size
+from planner.decision.size import aim, size
 from planner.model import Factor, Factors, LengthMix, Limits, Role, Sla
 from planner.sizing.queueing import erlang_b, erlang_c, occupancy, wait_tail
 from tests.builders import load, pool, service, token_load
@@ -50,7 +50,6 @@ def traffic(draw, *, bursty=True):
             Role.DECODE: spread_load(rps * lengths.osl_mean_tokens, shape),
         },
         handover_s=0.01,
-        spread=draw(st.sampled_from([{}, {"decode": 0.5}])),
     )
 
 
@@ -163,7 +162,7 @@ def test_under_a_budget_no_legal_split_serves_more(traffic, sla, gpus, cost):
     pools = (pool(max_replicas=8), pool(Role.DECODE, max_replicas=8))
     who = service(sla=sla, limits=limits, pools=pools)
     plan = size(who, traffic, Factors(), {})
-    target = _target(who, traffic, Factors())
+    target = aim(who, traffic, Factors())
     shares = {
         role: need_of(
             who, traffic, Factors(), target, role, points_of(traffic.tokens[role])
@@ -207,7 +206,7 @@ def test_occupancy_is_a_distribution(rates):
 def test_wait_tail_falls_in_time_and_servers(offered, mean_s, cs2, ca2):
     servers = np.arange(1.0, 80.0, 0.5)
     tail = wait_tail(
-        servers, offered, np.linspace(0.0, 3.0, 7), mean_s, cs2, np.full(servers.size, ca2)
+        servers, offered, np.linspace(0.0, 3.0, 7), mean_s, cs2, (0.5, 8.0, 64.0), (1.0, ca2, ca2)
     )
     assert np.all((tail >= 0.0) & (tail <= 1.0))
     assert np.all(np.diff(tail, axis=0) <= 1e-12)

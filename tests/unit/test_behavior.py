@@ -57,12 +57,12 @@ DEFAULT = Behavior()
         case("free to zero", 90, 0, 0),
         case("from zero", 0, 5, 5),
         case("steady", 7, 7, 7),
-        # defaults: up at once, down after two minutes
+        # defaults: up at once, down after a minute
         case("default up is not limited", 3, 90, 90, up=DEFAULT.scale_up, down=DEFAULT.scale_down),
         case("default down waits", 9, 3, 9, up=DEFAULT.scale_up, down=DEFAULT.scale_down,
-             past=[(119, 9)]),
+             past=[(59, 9)]),
         case("default down is due", 9, 3, 3, up=DEFAULT.scale_up, down=DEFAULT.scale_down,
-             past=[(120, 9), (119, 3)]),
+             past=[(60, 9), (59, 3)]),
         case("default down passes over 5 %", 20, 19, 20, up=DEFAULT.scale_up,
              down=DEFAULT.scale_down, past=[(400, 9)]),
         case("default up passes over nothing", 10, 11, 11, up=DEFAULT.scale_up,
@@ -167,8 +167,8 @@ def test_behavior_is_hpas(current, wanted, expected, behavior, events, past):
 @pytest.mark.parametrize(
     ("current", "wanted", "behavior", "past", "code", "values"),
     [
-        pytest.param(9, 3, DEFAULT, [(60, 9)], "ScaleDownStabilized",
-                     {"recommended": 3, "held": 9, "window_s": 120.0}, id="down window"),
+        pytest.param(9, 3, DEFAULT, [(30, 9)], "ScaleDownStabilized",
+                     {"recommended": 3, "held": 9, "window_s": 60.0}, id="down window"),
         pytest.param(3, 9, Behavior(rules(window_s=120.0), FREE), [(60, 4)], "ScaleUpStabilized",
                      {"recommended": 9, "held": 4, "window_s": 120.0}, id="up window"),
         pytest.param(20, 19, DEFAULT, [], "WithinTolerance", {"recommended": 19, "held": 20},

@@ -33,7 +33,7 @@ def load(tps=100.0):
     tokens = TokenLoad(
         seen_tps=tps, mean_tps=tps, up_tps=1.2 * tps, keep_tps=1.5 * tps, up_points=((tps, 1.0),)
     )
-    return Load(0.0, dict.fromkeys(Role, tokens), None, 1.0, (1.0,), (2.0,), spread={"decode": 0.4})
+    return Load(0.0, dict.fromkeys(Role, tokens), None, 1.0, (1.0,), (2.0,))
 
 
 # ── who takes part ───────────────────────────────────────────────────────────────────────────────
@@ -102,13 +102,12 @@ def forecast_under(ablation):
 
 
 def test_ablations_of_the_forecast_pass_on_less():
-    assert forecast_under(ABLATIONS["spread"]).spread == {}
     margin = forecast_under(without_margin(1.1)).tokens[Role.PREFILL]
     assert margin.up_tps == margin.keep_tps == pytest.approx(110.0)
     assert margin.up_points == ()
     assert forecast_under(ABLATIONS["dispersion"]).dispersion == (1.0,)
     assert forecast_under(without_tails(2.0)).tokens[Role.DECODE].mean_tps == 200.0
-    assert ABLATIONS["spread"].steps["forecast"](lambda *_: None)() is None
+    assert ABLATIONS["dispersion"].steps["forecast"](lambda *_: None)() is None
 
 
 def test_ablations_of_the_service(conv):

@@ -217,11 +217,15 @@ def test_scale_up_does_not_wait_for_the_window_to_be_seen():
 def test_a_window_shorter_than_the_interval_does_not_hold_for_ever(window_s):
     who = asked(behavior=Behavior(ScalingRules(), ScalingRules(window_s)))
     memory, current = ConstrainMemory(), {"prefill": 9, "decode": 9}
-    for tick in range(2):
+    history = []
+    for tick in range(3):
         now_s = START_S + 60.0 * tick
         memory = note_fleet(memory, current, now_s)
         memory, desired, _ = constrain(who, memory, plan(prefill=2, decode=2), current, {}, now_s)
-    assert pair(desired) == (2, 2)
+        history.append(pair(desired))
+    # A start without history waits for two intervals, unless it is not to wait at all.
+    waits = [(2, 2)] * 2 if window_s == 0.0 else [(9, 9)] * 2
+    assert history == [*waits, (2, 2)]
 
 
 def test_a_policy_sees_the_changes_of_its_period():
@@ -249,7 +253,7 @@ def test_a_plan_is_not_changed_by_constraining_it():
 )
 def test_under_a_binding_budget_a_window_gives_way_before_another_pools_need(gpus, expected):
     """Decode holds 6 for its window though 4 would do; prefill has 19 and needs 22."""
-    who = asked(Limits(gpus={"h200": gpus}), behavior=Behavior())
+    who = asked(Limits(gpus={"h200": gpus}), behavior=WAITS)
     who = replace(who, pools=tuple(replace(p, gpu_type="h200") for p in who.pools))
     seen = ConstrainMemory({"decode": (Recommendation(START_S - 60.0, 6, 6),)})
     desired, reasons = decided(

@@ -39,6 +39,13 @@ ACTING = service(mode=Mode.ACT)
 DOWN = MetricsError("Prometheus is unreachable")
 
 
+def with_window(window_s):
+    """Return a service that holds every release for so long [s]."""
+    down = replace(ACTING.pools[0].behavior.scale_down, stabilization_window_s=window_s)
+    behavior = replace(ACTING.pools[0].behavior, scale_down=down)
+    return replace(ACTING, pools=tuple(replace(p, behavior=behavior) for p in ACTING.pools))
+
+
 def codes(decision):
     return [reason.code for reason in decision.reasons]
 
@@ -291,10 +298,7 @@ def test_a_gpu_limit_leaves_the_best_split_and_says_what_lacks():
 
 def test_a_pod_that_lost_its_room_is_no_reason_to_remove_one_that_runs():
     """A target removes its highest numbers: a lower one may be the one that waits for a node."""
-    window = replace(ACTING.pools[0].behavior.scale_down, stabilization_window_s=0.0)
-    at_once = replace(ACTING.pools[0].behavior, scale_down=window)
-    asked = replace(ACTING, pools=tuple(replace(p, behavior=at_once) for p in ACTING.pools))
-    drive = warm(asked, rps=200.0, ticks=20)
+    drive = warm(with_window(0.0), rps=200.0, ticks=40)
     before = dict(drive.replicas)
     assert before["prefill"] > 2
     drive.room = {"prefill": before["prefill"] - 1}
@@ -414,7 +418,7 @@ def test_when_metrics_return_the_fallback_waits_for_the_window():
 def test_a_start_without_history_waits_with_scale_down():
     drive = Drive(ACTING, prefill=6, decode=6)
     history = [desired(drive.tick(10.0))["prefill"] for _ in range(6)]
-    # One interval to know a rate, then the window of two minutes.
+    # One interval to know a rate, then two that are waited for.
     assert history[:3] == [6] * 3
     assert history[3] < 6
 
@@ -468,7 +472,7 @@ def test_a_decision_starts_from_what_is_there_whoever_put_it_there():
 
 
 def test_one_burst_does_not_scale_down_while_the_window_runs():
-    drive = warm(rps=60.0)
+    drive = warm(with_window(120.0), rps=60.0)
     history = [desired(drive.tick(5.0))["prefill"] for _ in range(8)]
     assert history[:2] == [3, 2]  # all of the burst, then what the window still holds of it
     assert history[-1] == 1

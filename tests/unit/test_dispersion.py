@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from planner.sizing.dispersion import SCALES_S, dispersion_curve
+from planner.sizing.dispersion import SCALES_S, SMOOTHED, dispersion_curve
 
 AT_16_S = SCALES_S.index(16.0)
 
@@ -21,9 +21,9 @@ def test_poisson_is_one_at_every_scale(rate_rps):
 
 
 @pytest.mark.parametrize("batch", [2, 5, 20])
-def test_batches_of_b_are_b_at_what_scrapes_resolve(batch):
+def test_batches_of_b_are_b_at_what_scrapes_resolve_and_burstier_before_service(batch):
     curve = dispersion_curve(intervals(100.0, batch=batch))
-    assert curve[AT_16_S:] == pytest.approx(batch, rel=0.15)
+    assert curve[AT_16_S:] == pytest.approx(1.0 + SMOOTHED * (batch - 1.0), rel=0.15)
     assert curve[0] == 1.0
     assert np.all(np.diff(curve[: AT_16_S + 1]) > 0.0)
 
@@ -49,8 +49,16 @@ def test_a_step_inside_each_tenth_interval_is_no_dispersion():
 def test_few_bins_lean_on_poisson():
     few, many = (dispersion_curve([(15.0, (0.0, 200.0))] * n)[AT_16_S] for n in (1, 500))
     assert 1.0 < few < 0.25 * many
-    # (a − b)² / (a + b) = 200 in every pair, over 0.4549 of a normal's.
-    assert many == pytest.approx(200.0 / 0.4549, rel=0.05)
+    # (a − b)² / (a + b) = 200 in every pair.
+    assert many == pytest.approx(1.0 + SMOOTHED * 199.0, rel=0.05)
+
+
+def test_bursts_that_last_longer_than_a_scrape_are_seen_at_their_own_scale():
+    """The rate changes every two scrapes: pairs of scrapes tell more of it than single ones."""
+    rng = np.random.default_rng(3)
+    rates = np.repeat(rng.gamma(4.0, 5.0, (2000, 2)), 2, axis=1)
+    curve = dispersion_curve(intervals(rates))
+    assert curve[SCALES_S.index(32.0)] > 1.3 * curve[AT_16_S]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,7 @@ def test_what_says_nothing_is_poisson(given):
 
 def test_intervals_of_unequal_scrapes_are_one_measurement():
     ragged = [(15.0, counts[: 2 + n % 3]) for n, (_, counts) in enumerate(intervals(90.0, batch=5))]
-    assert dispersion_curve(ragged)[AT_16_S:] == pytest.approx(5.0, rel=0.15)
+    assert dispersion_curve(ragged)[AT_16_S] == pytest.approx(1.0 + SMOOTHED * 4.0, rel=0.15)
 
 
 def test_scrapes_quicker_than_the_finest_scale_still_give_a_curve():

@@ -157,17 +157,11 @@ def test_the_queue_that_is_there_is_work_to_come():
     assert ahead([replace(queued, pools=pools)]).backlog_tokens == pytest.approx(30.0 * ISL)
 
 
-def test_spread_and_handover_are_smoothed():
-    def with_spread(spread, handover_s):
-        one = interval(10.0, handover_s=handover_s)
-        decode = replace(one.pools["decode"], concurrency_spread=spread)
-        return replace(one, pools={**one.pools, "decode": decode})
-
-    first = ahead([with_spread(1.0, 0.1)])
-    assert (first.spread, first.handover_s) == ({"decode": 1.0}, 0.1)
+def test_handover_is_smoothed():
+    seen = [interval(10.0, handover_s=handover_s) for handover_s in (0.1, 0.3, None)]
+    assert ahead(seen[:1]).handover_s == 0.1
     keep = math.exp(-60.0 / 300.0)
-    later = ahead([with_spread(1.0, 0.1), with_spread(3.0, 0.3), with_spread(None, None)])
-    assert later.spread["decode"] == pytest.approx(3.0 - 2.0 * keep)
+    later = ahead(seen)
     assert later.handover_s == pytest.approx(0.3 - 0.2 * keep)
 
 

@@ -7,13 +7,14 @@ import pytest
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.errors import ClusterError, MetricsError
 from planner.loop import Loop
-from planner.model import Fallback, Mode, Role, Sample
-from tests.builders import START_S, fleet, pod_sample, sample, service
+from planner.model import Behavior, Fallback, Mode, Role, Sample, ScalingRules
+from tests.builders import START_S, fleet, pod_sample, pool, sample, service
 
 TICKS = 24
 # A rise, a fall that outlasts the stabilisation window, silence, a spike.
 RPS = [10.0] * 4 + [60.0] * 4 + [12.0] * 8 + [0.0] * 2 + [90.0] * 2 + [5.0] * 4
-SERVICE = service(mode=Mode.ACT)
+WAITS = Behavior(scale_down=ScalingRules(stabilization_window_s=120.0))
+SERVICE = service(mode=Mode.ACT, pools=(pool(behavior=WAITS), pool(Role.DECODE, behavior=WAITS)))
 
 
 class Listener:

@@ -82,8 +82,10 @@ def test_erlang_c_falls_with_servers_between_whole_ones():
 
 
 def tail(servers, offered, waits_s, cs2=1.0, ca2=1.0, mean_s=0.5):
-    shape = np.full(len(servers), ca2)
-    return wait_tail(np.array(servers, float), offered, np.array(waits_s), mean_s, cs2, shape)
+    index = np.full(len(SCALES), ca2)
+    return wait_tail(
+        np.array(servers, float), offered, np.array(waits_s), mean_s, cs2, SCALES, index
+    )
 
 
 @pytest.mark.parametrize("servers", [1, 3, 12])
@@ -115,6 +117,19 @@ def test_burstier_arrivals_wait_more_by_haywards_prefactor():
     poisson, bursty = (tail([10], 7.0, [0.0], ca2=ca2)[0, 0] for ca2 in (1.0, 4.0))
     assert poisson == pytest.approx(0.22, abs=0.01)
     assert bursty == pytest.approx(0.43, abs=0.02)
+
+
+def test_a_long_wait_looks_at_the_longer_scale_of_burstiness():
+    """A short wait sees calm traffic, a long one that of the scale which can bring it about."""
+    scales, waits_s = (1.0, 10.0), np.array([0.02, 4.0])
+    calm, rising, bursty = (
+        wait_tail(np.array([5.0]), 3.5, waits_s, 0.2, 1.0, scales, index)[0]
+        for index in ((1.0, 1.0), (1.0, 9.0), (9.0, 9.0))
+    )
+    assert rising[0] == pytest.approx(calm[0], rel=0.2)
+    # Beyond 10 s, which the wait of 4 s looks at, both are as bursty: they differ by the prefactor.
+    assert calm[1] < 1e-4 * bursty[1]
+    assert 0.1 * bursty[1] < rising[1] < bursty[1]
 
 
 @pytest.mark.parametrize("index", [1.0, 2.5, 20.0])

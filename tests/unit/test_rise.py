@@ -201,7 +201,7 @@ def test_the_order_for_what_is_handed_over_says_so():
     assert decision is not None
     told = {reason.pool: reason.message for reason in decision.reasons}
     assert "120 requests wait at 1 ready replicas; 1 → 3" in told["prefill"]
-    assert "prefill will hand 26.1 requests/s to 1 ready replicas; 1 → 5" in told["decode"]
+    assert "prefill will hand 28.1 requests/s to 1 ready replicas; 1 → 5" in told["decode"]
 
 
 def test_pools_of_decode_share_what_comes_as_they_share_what_is_ordered():

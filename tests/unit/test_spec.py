@@ -464,7 +464,7 @@ def test_pool_behavior_is_put_over_the_services_field_by_field(tmp_path: Path):
     assert down.policies == (ScalingPolicy(PolicyType.PERCENT, 50, 60.0),)
     assert down.select_policy is SelectPolicy.MIN
     assert down.tolerance == 0.05
-    assert service.pool("prefill").behavior.scale_down.stabilization_window_s == 120.0
+    assert service.pool("prefill").behavior.scale_down.stabilization_window_s == 60.0
     assert service.pool("prefill").behavior.scale_up.policies == ()
 
 
