@@ -14,11 +14,12 @@ from planner.errors import InputError
 from planner.model import Role
 from planner.simulation.config import DecodeRouter, PlantConfig, PlantPool, PrefillRouter
 from planner.simulation.oracles import Problem
+from planner.simulation.redrawn import REDRAWN
 from planner.simulation.results import PlantResults, Summary, summarise
 from planner.simulation.surface import WIGGLE, DecodeTruth, PrefillTruth
 from planner.simulation.trace_files import open_trace
 from planner.simulation.traces import Trace, clip, scale_trace
-from planner.simulation.workloads import SYNTHETIC_SEED, WORKLOADS, draw, workload_named
+from planner.simulation.workloads import SYNTHETIC_SEED, WORKLOADS, draw
 from profiles.samples import sample
 from profiles.schema import Profile, build_profile
 
@@ -46,7 +47,7 @@ class Case:
     name
         One word.
     trace
-        A built-in trace, a workload of `workloads.WORKLOADS`, or the path of a trace.
+        A built-in trace, a workload of `WORKLOADS` or `REDRAWN`, or the path of a trace.
     copies
         Times the trace is replayed inside each minute.
     gpu
@@ -83,16 +84,19 @@ EVENTS: Final = tuple(
 )
 """Workloads of one event or none each, in the set-up of `synthetic`."""
 
+REDRAWN_DAYS: Final = tuple(replace(CASES[1], name=name, trace=name, copies=1) for name in REDRAWN)
+"""Production days drawn anew, in the set-up of `m_large`."""
+
 
 def case_named(name: str) -> Case:
-    """Return the case of that name, or a workload of one event in the set-up of `synthetic`.
+    """Return the case of that name, or one of `EVENTS` or `REDRAWN_DAYS`.
 
     Raises
     ------
     InputError
         If there is none.
     """
-    known = {case.name: case for case in (*CASES, *EVENTS)}
+    known = {case.name: case for case in (*CASES, *EVENTS, *REDRAWN_DAYS)}
     if name not in known:
         raise InputError(f"case {name}: unknown; legal: {', '.join(known)}; choose one")
     return known[name]
@@ -111,8 +115,8 @@ def case_trace(case: Case, seed: int = 0, source: str | Path | None = None) -> T
         Another trace in place of the case's.
     """
     name = str(source or case.trace)
-    is_synthetic = name in WORKLOADS
-    trace = draw(workload_named(name), SYNTHETIC_SEED) if is_synthetic else open_trace(name)
+    workload = WORKLOADS.get(name) or REDRAWN.get(name)
+    trace = open_trace(name) if workload is None else draw(workload, SYNTHETIC_SEED)
     within, _ = clip(trace, case.isl_max_tokens)
     return scale_trace(within, case.copies, seed)
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/BENCHMARKS.md").read_text(encoding="utf-8")
 # Parts that others are made of, and the pictures of the README.
 NO_BENCHMARK = {"__main__", "figure", "machine", "pictures", "replays"}
-# They judge policies and take hours: `make bench-policies`.
-NO_BENCHMARK |= {"policies", "policies_cases"}
+# Their output is in docs/RESULTS.md.
+NO_BENCHMARK |= {"foretold", "policies", "policies_cases"}
 
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda b: b.command)
