@@ -141,11 +141,12 @@ def _remember(
         past = tuple(r for r in past if r.at_s > now_s - MEMORY_S)
         up, keep = plan.pools[pool.name].up, plan.pools[pool.name].keep
         # Two intervals at least: a shorter window would otherwise be a gap at every tick.
-        gap_s = max(pool.behavior.scale_down.stabilization_window_s, 2.0 * service.interval_s)
+        window_s = pool.behavior.scale_down.stabilization_window_s
+        gap_s = max(window_s, 2.0 * service.interval_s)
         unbroken = _unbroken(past, gap_s, now_s)
         if not unbroken:
             past = (*past, Recommendation(now_s, up, max(keep, current[pool.name])))
-        elif now_s - unbroken[0].at_s < gap_s:
+        elif window_s <= now_s - unbroken[0].at_s < gap_s:
             past = (*past, Recommendation(now_s, up, max(keep, unbroken[0].keep)))
         recommendations[pool.name] = (*past, Recommendation(now_s, up, keep))
     return ConstrainMemory(recommendations, memory.events, memory.replicas, memory.at_s)
