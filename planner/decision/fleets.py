@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from planner.decision.need import Need
@@ -57,7 +57,7 @@ class Fleets:
     needs: Mapping[Role, Need]
     ceilings: Mapping[str, int]
     failure_budget: float
-    limits: Limits | None = field(default=None)
+    limits: Limits | None = None
 
     @cached_property
     def chains(self) -> Mapping[Role, Frontier]:

@@ -21,7 +21,7 @@ FARTHEST = 3.0
 # no normal.
 MIN_REQUESTS = 10.0
 # Bursts of arrivals over those of what is counted: engines count what they have finished, and
-# service has smoothed it by then. 1.2 to 1.4 at 15 s on redrawn production days.
+# service has smoothed it by then.
 SMOOTHED = 1.5
 
 

@@ -311,8 +311,6 @@ def test_without_prometheus_it_holds_rises_to_the_fallback_and_comes_back(worlds
         # A tick that sees the load begin within its interval orders for a part of it first.
         counts, busy = world.history.all_counts(), needed(BUSY)
         for job, seen in counts.items():
-            rise = seen[: seen.index(busy[job]) + 1]
-            assert rise == sorted(rise)
-            assert rise[0] == 1
+            assert seen[: seen.index(busy[job]) + 1] in ([1, busy[job]], [1, 2, busy[job]])
         after = {job: seen[seen.index(busy[job]) :] for job, seen in counts.items()}
         assert after == {"pd-prefill": [3, 4, 1], "pd-decode": [2, 3, 1]}
