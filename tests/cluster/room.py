@@ -11,6 +11,9 @@ from tests.cluster.rest import NODES, Manifest, core, jobs
 from tests.cluster.waiting import patience, wait_for
 from tests.cluster.workloads import is_ready, pod_template, pods_of
 
+MOST_TRIES = 4
+FIRST_POD_S = 3.0  # after a Job is created Volcano makes its pods within about half a second
+
 
 class Room:
     """A namespace over the eight nodes: services, strangers, and what became of the pods."""
@@ -33,6 +36,34 @@ class Room:
             job = job_of(role, count, prefix=prefix, tier=tier, within=within)
             self.rest.create(jobs(self.namespace), job)
         self.settled(prefix, prefill=prefill, decode=decode)
+
+    def delete_job(self, name: str) -> None:
+        """Delete a Job and wait until it and its pods are gone."""
+        path = jobs(self.namespace, name)
+        self.rest.delete(path)
+        wait_for(f"{name} is gone", lambda: not self.rest.exists(path) and not self.pods(name))
+
+    def create_again(self, role: Role, count: int, prefix: str = "pd") -> None:
+        """Create a Job of a name that a deleted one had, and wait until it serves.
+
+        Volcano 1.14 tries at growing intervals to forget a deleted Job, and a late try forgets one
+        of the same name instead (`processCleanupJob` in its pkg/controllers/cache). That one never
+        gets a pod, and nothing tells when the last try is over. So this does what a person would.
+        """
+        name = f"{prefix}-{role}"
+        for _ in range(MOST_TRIES):
+            self.rest.create(jobs(self.namespace), job_of(role, count, prefix=prefix))
+            if self._gets_pods(name):
+                break
+            self.delete_job(name)
+        self.settled(prefix, **{role: count})
+
+    def _gets_pods(self, job: str) -> bool:
+        try:
+            wait_for(f"{job} has pods", lambda: self.pods(job), FIRST_POD_S)
+        except AssertionError:
+            return False
+        return True
 
     def strangers(self, *nodes: str) -> list[str]:
         """Take a GPU of each node named, at once and without a scheduler; return the pods."""

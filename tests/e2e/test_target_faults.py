@@ -11,7 +11,7 @@ import pytest
 
 from planner.model import Behavior, Role, ScalingRules, Service, ServiceKey
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.pilot import NEEDED, QUIET, RUSH, acting_service, job_of, piloted
+from tests.cluster.pilot import NEEDED, QUIET, RUSH, acting_service, piloted
 from tests.cluster.rest import Manifest, apps, core, jobs
 from tests.cluster.room import Room, desired, messages, until_all
 from tests.cluster.topologies import eight_nodes
@@ -34,14 +34,10 @@ def test_a_target_that_is_replaced_keeps_its_history_and_starts_over_gently(room
     with piloted(room.plane, asked, rps=QUIET) as pilot:
         assert desired(pilot.tick()) == {"prefill": 1, "decode": 1}
         room.settled(prefill=1, decode=1)
-        room.rest.delete(jobs(room.namespace, "pd-prefill"))
-        wait_for("it is gone", lambda: not room.rest.exists(jobs(room.namespace, "pd-prefill")))
+        room.delete_job("pd-prefill")
         gone = pilot.tick()
         assert gone.decision.hold is not None
-        # Volcano gives up on pods whose names a Job before still holds.
-        room.settled(prefill=0)
-        room.rest.create(jobs(room.namespace), job_of(Role.PREFILL, 4))
-        room.settled(prefill=4)
+        room.create_again(Role.PREFILL, 4)
         told = pilot.until("it is seen", lambda tick: bool(messages(tick, "TargetReplaced")))
         assert told.decision.observation is not None
         assert desired(told) == {"prefill": 4, "decode": 1}
