@@ -4,12 +4,12 @@ HPA's `behavior` first, then what may never be broken, in this order of right: r
 floors, GPU and cost budgets, the prefill-to-decode ratio. Every cap leaves a Reason.
 """
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from planner.decision.behavior import Outcome, Recommendation, ScaleEvent, apply_behavior
-from planner.model import Behavior, Plan, Pool, Reason, Role, Service
+from planner.decision.limits import keep_budgets, keep_ratio
+from planner.model import Behavior, Plan, Pool, Reason, Service
 
 # Longest stabilisation window and policy period that HPA knows [s].
 MEMORY_S = 3600.0
@@ -95,11 +95,8 @@ def constrain(
         reasons += outcome.reasons
         desired[pool.name] = _within_bounds(pool, outcome.replicas, current, room, reasons)
         unheld[pool.name] = _behave(pool, memory, current, _windowless(pool), now_s).replicas
-    _keep_budgets(service, desired, (unheld, current), plan, reasons)
-    affordable = dict(desired)
-    _keep_ratio(service, desired, current, room, reasons)
-    # What the ratio added is the first that a budget takes back.
-    _keep_budgets(service, desired, (affordable,), plan, reasons)
+    reasons += keep_budgets(service, desired, (unheld, current), plan)
+    reasons += keep_ratio(service, desired, current, room)
     return memory, desired, tuple(reasons)
 
 
@@ -186,138 +183,3 @@ def _within_bounds(
         values = {"wanted": replicas, "floor": pool.min_replicas}
         reasons.append(Reason("TooFewReplicas", message, pool.name, values))
     return min(wanted, ceiling)
-
-
-def _keep_ratio(
-    service: Service,
-    desired: dict[str, int],
-    current: Mapping[str, int],
-    room: Mapping[str, int],
-    reasons: list[Reason],
-) -> None:
-    """Bring prefill ÷ decode replicas within the bounds: first by not adding, then by adding."""
-    limits = service.limits
-    if limits.ratio_min is None and limits.ratio_max is None:
-        return
-    prefill, decode = service.pools_of(Role.PREFILL), service.pools_of(Role.DECODE)
-
-    def total(pools: tuple[Pool, ...]) -> int:
-        return sum(desired[p.name] for p in pools)
-
-    if limits.ratio_max is not None and total(prefill) > limits.ratio_max * total(decode):
-        many, few, bound = prefill, decode, limits.ratio_max
-        share = 1.0 / bound
-    elif limits.ratio_min is not None and total(prefill) < limits.ratio_min * total(decode):
-        many, few, bound = decode, prefill, limits.ratio_min
-        share = bound
-    else:
-        return
-    before = dict(desired)
-    allowed = math.floor(total(few) / share + 1e-9)
-    _cut(desired, many, total(many) - allowed, lambda p: max(current[p.name], p.min_replicas))
-    needed = math.ceil(total(many) * share - 1e-9)
-    for pool in few:
-        fits = max(room.get(pool.name, pool.max_replicas), current[pool.name])
-        add = min(needed - total(few), min(fits, pool.max_replicas) - desired[pool.name])
-        desired[pool.name] += max(add, 0)
-    message = (
-        f"prefill to decode replicas would be {sum(before[p.name] for p in prefill)}:"
-        f"{sum(before[p.name] for p in decode)}, beyond the bound {bound:g}; "
-        f"now {total(prefill)}:{total(decode)}"
-    )
-    values = {"bound": bound, "prefill": total(prefill), "decode": total(decode)}
-    reasons.append(Reason("RatioBound", message, values=values))
-
-
-def _keep_budgets(
-    service: Service,
-    desired: dict[str, int],
-    spares: tuple[Mapping[str, int], ...],
-    plan: Plan,
-    reasons: list[Reason],
-) -> None:
-    """Cut what exceeds the GPU and cost limits, down to `spares` first, one after the other.
-
-    What a window holds back gives way before what another pool needs is cut: a window guards
-    against flapping, and here the replica is asked for elsewhere.
-    """
-    for gpu_type, ceiling in service.limits.gpus.items():
-        pools = tuple(p for p in service.pools if p.gpu_type == gpu_type)
-        _keep_budget(
-            f"{ceiling} GPUs of type {gpu_type}",
-            float(ceiling),
-            {p.name: float(p.gpus_per_replica) for p in pools},
-            pools,
-            desired,
-            spares,
-            plan,
-            reasons,
-        )
-    if service.limits.cost_per_hour is not None:
-        _keep_budget(
-            f"a cost of {service.limits.cost_per_hour:g} an hour",
-            service.limits.cost_per_hour,
-            {p.name: p.price_per_replica for p in service.pools},
-            service.pools,
-            desired,
-            spares,
-            plan,
-            reasons,
-        )
-
-
-def _keep_budget(
-    what: str,
-    ceiling: float,
-    weight: Mapping[str, float],
-    pools: tuple[Pool, ...],
-    desired: dict[str, int],
-    spares: tuple[Mapping[str, int], ...],
-    plan: Plan,
-    reasons: list[Reason],
-) -> None:
-    """Cut replicas of `pools` until their weighted sum is within one ceiling, or at the floors."""
-
-    def excess() -> float:
-        return sum(desired[p.name] * weight[p.name] for p in pools) - ceiling
-
-    if excess() <= 1e-9:
-        return
-    before = dict(desired)
-    needed = {p.name: plan.pools[p.name].up for p in pools}
-    floors = {p.name: p.min_replicas for p in pools}
-    for spare in (*spares, needed, floors):
-        while excess() > 1e-9:
-            cuttable = [
-                p
-                for p in pools
-                if desired[p.name] > max(spare[p.name], p.min_replicas) and weight[p.name] > 0.0
-            ]
-            if not cuttable:
-                break
-            # The pool that is relatively best staffed gives the next replica.
-            pool = max(
-                cuttable, key=lambda p: (desired[p.name] / max(plan.pools[p.name].up, 1), p.name)
-            )
-            desired[pool.name] -= 1
-    for pool in pools:
-        if desired[pool.name] < before[pool.name]:
-            message = (
-                f"pool {pool.name} is cut from {before[pool.name]} to {desired[pool.name]} "
-                f"replicas: the limit is {what}"
-            )
-            values = {"wanted": before[pool.name], "capped": desired[pool.name], "limit": ceiling}
-            reasons.append(Reason("LimitedByBudget", message, pool.name, values))
-
-
-def _cut(
-    desired: dict[str, int],
-    pools: tuple[Pool, ...],
-    excess: int,
-    spare: Callable[[Pool], int],
-) -> None:
-    """Take up to `excess` replicas from `pools`, none of them below its spare."""
-    for pool in reversed(pools):
-        take = min(max(desired[pool.name] - spare(pool), 0), max(excess, 0))
-        desired[pool.name] -= take
-        excess -= take

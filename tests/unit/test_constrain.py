@@ -150,6 +150,22 @@ def test_budgets(limits, wanted, current, expected):
         assert reason.values["wanted"] > reason.values["capped"]
 
 
+def test_what_a_ratio_adds_fills_the_budget_at_once():
+    # 3 GPUs a prefill replica, one a decode replica, three on spot: 16 of 17 GPUs before the ratio.
+    spot = pool(Role.DECODE, name="spot", gpus_per_replica=3, min_replicas=0, max_replicas=2)
+    who = asked(
+        Limits(gpus={"h200": 17}, ratio_max=1.0),
+        prefill={"gpus_per_replica": 3},
+        decode={"max_replicas": 2},
+    )
+    who = replace(who, pools=(*who.pools, spot))
+    current = {"prefill": 4, "decode": 1, "spot": 0}
+    needed = Plan({n: PoolPlan(c, c, c) for n, c in zip(current, (4, 0, 2), strict=True)}, {})
+    desired, reasons = decided(who, needed, current)
+    assert dict(desired) == {"prefill": 4, "decode": 2, "spot": 1}
+    assert [r.code for r in reasons] == ["TooFewReplicas", "LimitedByBudget", "RatioBound"]
+
+
 def test_free_replicas_are_no_cost():
     who = asked(Limits(cost_per_hour=1.0), prefill={"gpu_hour_price": 0.0})
     assert pair(decided(who, plan(prefill=9, decode=4), ONES)[0]) == (9, 1)
