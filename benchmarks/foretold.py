@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.machine import describe
 from planner.comparison.recipes import CaseRecipe
-from planner.decision.need import need_of
+from planner.decision.need import needs_of
 from planner.decision.size import aim
 from planner.model import Role
 from planner.record import TickRecord
@@ -84,7 +84,7 @@ def judged(
             continue
         load, factors = replace(decision.load, backlog_tokens=0.0), decision.factors
         points = ((load.tokens[role].seen_tps, 1.0),)
-        need = need_of(service, load, factors, aim(service, load, factors), role, points)
+        (need,) = needs_of(service, load, factors, aim(service, load, factors), role, points)
         replicas = float(serving.pop())
         inside = (results.arrival_s >= start_s) & (results.arrival_s < end_s)
         if inside.any() and replicas > 0.0:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import add, sub
 
 from planner.inventory import PodShape
 from profiles import DecodeSurface, PrefillSurface
@@ -296,13 +297,11 @@ class Histogram:
 
     def since(self, earlier: Histogram | None) -> Histogram:
         """Return the entries added since `earlier`; after a counter reset, all of them."""
-        if (
-            earlier is None
-            or earlier.upper_bounds != self.upper_bounds
-            or any(a < b for a, b in zip(self.cumulative, earlier.cumulative, strict=True))
-        ):
+        if earlier is None or earlier.upper_bounds != self.upper_bounds:
             return self
-        counts = tuple(a - b for a, b in zip(self.cumulative, earlier.cumulative, strict=True))
+        counts = tuple(map(sub, self.cumulative, earlier.cumulative))
+        if min(counts, default=0.0) < 0.0:
+            return self
         return Histogram(self.upper_bounds, counts, max(self.sum - earlier.sum, 0.0))
 
     def plus(self, other: Histogram) -> Histogram:
@@ -310,7 +309,7 @@ class Histogram:
         total = self.sum + other.sum
         if self.upper_bounds != other.upper_bounds:
             return Histogram((math.inf,), (self.count + other.count,), total)
-        counts = tuple(a + b for a, b in zip(self.cumulative, other.cumulative, strict=True))
+        counts = tuple(map(add, self.cumulative, other.cumulative))
         return Histogram(self.upper_bounds, counts, total)
 
     @property

@@ -5,7 +5,6 @@ or on the far side of a daily wave it covers too much or too little for hours.
 """
 
 import math
-from bisect import bisect_left, bisect_right, insort
 
 import numpy as np
 
@@ -76,16 +75,14 @@ def _rank_log_odds(measured: FloatArray, prior: FloatArray, delay: int) -> list[
 
     A gap makes the errors next to it look closer in time than they are; that delays only.
     """
-    errors: list[float] = np.round(measured, _DECIMALS).tolist()
-    known: list[float] = prior.tolist()
-    ranks = []
-    for time, error in enumerate(errors):
-        if time >= delay:
-            insort(known, errors[time - delay])
-        # Halfway among its equals.
-        place = bisect_left(known, error) + bisect_right(known, error)
-        ranks.append((place + 1) / (2 * len(known) + 2))
-    rank = np.array(ranks)
+    errors = np.round(measured, _DECIMALS)
+    is_known = np.tri(errors.size, k=-delay, dtype=bool)
+    below = (errors < errors[:, None]) & is_known
+    equal = (errors == errors[:, None]) & is_known
+    # Halfway among its equals.
+    place = 2 * np.sum(below, axis=1) + np.sum(equal, axis=1)
+    place += np.searchsorted(prior, errors) + np.searchsorted(prior, errors, side="right")
+    rank = (place + 1) / (2 * (np.sum(is_known, axis=1) + prior.size) + 2)
     log_odds: list[float] = np.log(rank / (1 - rank)).tolist()
     return log_odds
 
@@ -101,6 +98,14 @@ def _follow(seen: list[float], level: float) -> float:
     asked = math.log(level / (1 - level))
     at, lowest, highest = asked, asked - _FARTHEST, asked + _FARTHEST
     miss, hit = _STEP / (1 - level), _STEP / level
+    # Spelt out: `min` and `max` would be half of the time that a forecast takes.
     for error in seen:
-        at = min(at + miss, highest) if error > at else max(at - hit, lowest)
+        if error > at:
+            at += miss
+            if at > highest:  # noqa: PLR1730
+                at = highest
+        else:
+            at -= hit
+            if at < lowest:  # noqa: PLR1730
+                at = lowest
     return at

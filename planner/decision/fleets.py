@@ -10,7 +10,7 @@ from planner.model import Limits, Pool, Role, Service
 from planner.sizing.joint import (
     Choice,
     Frontier,
-    Option,
+    Options,
     choose,
     every_staffing,
     frontier,
@@ -26,7 +26,7 @@ SEARCH_MOST = 4000
 # Goodput for which a split off the chain is worth its restarts.
 WORTH_LEAVING = 0.01
 
-Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], tuple[Option, ...]]
+Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], Options]
 
 
 def search_limit(pool: Pool, need: Need) -> int:

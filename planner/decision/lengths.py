@@ -1,7 +1,5 @@
 """Length distributions out of histogram buckets. Pure."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +7,7 @@ from planner.model import Histogram, LengthMix
 
 # Points that stand for one bucket; three keep the curvature of prefill time over length.
 POINTS_PER_BUCKET = 3
+STEPS = (np.arange(POINTS_PER_BUCKET) + 0.5) / POINTS_PER_BUCKET
 
 
 def length_mix(prompts: Histogram, outputs: Histogram) -> LengthMix:
@@ -41,24 +40,19 @@ def points(histogram: Histogram) -> tuple[NDArray[np.float64], NDArray[np.float6
     >>> round(float(values @ shares), 6), values.size
     (200.0, 3)
     """
-    bounds = [0.0, *histogram.upper_bounds]
-    counts = np.diff([0.0, *histogram.cumulative])
+    counts = np.diff(histogram.cumulative, prepend=0.0)
+    upper = np.array(histogram.upper_bounds)
+    lower = np.concatenate(([0.0], upper[:-1]))
+    filled = counts > 0.0
+    counts, lower, upper = counts[filled], lower[filled], upper[filled]
+    ended = np.isfinite(upper)
+    start = np.maximum(lower, np.maximum(upper / 4.0, 0.5))[ended, None]
+    spread = start * (upper[ended, None] / start) ** STEPS
+    values, weights = spread.ravel(), np.repeat(counts[ended] / POINTS_PER_BUCKET, STEPS.size)
+    if not ended.all():
+        rest = (histogram.sum - float(counts[ended] @ spread.mean(axis=1))) / counts[-1]
+        values = np.append(values, max(rest, lower[-1], 1.0))
+        weights = np.append(weights, counts[-1])
+    weights /= histogram.count
     mean = histogram.sum / histogram.count
-    values: list[float] = []
-    shares: list[float] = []
-    inside = 0.0
-    for low, high, count in zip(bounds, bounds[1:], counts, strict=False):
-        if count <= 0.0:
-            continue
-        if math.isinf(high):
-            values.append(max((histogram.sum - inside) / count, low, 1.0))
-            shares.append(count)
-            continue
-        start = max(low, high / 4.0, 0.5)
-        steps = (np.arange(POINTS_PER_BUCKET) + 0.5) / POINTS_PER_BUCKET
-        spread = start * (high / start) ** steps
-        values.extend(spread.tolist())
-        shares.extend([count / POINTS_PER_BUCKET] * POINTS_PER_BUCKET)
-        inside += count * float(spread.mean())
-    points_, weights = np.array(values), np.array(shares) / histogram.count
-    return points_ * (mean / float(np.dot(points_, weights))), weights
+    return values * (mean / float(values @ weights)), weights

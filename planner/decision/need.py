@@ -1,7 +1,7 @@
 """What one role needs: the share of requests that fails with each number of replicas. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -54,82 +54,117 @@ def mean_point(tokens: TokenLoad) -> Points:
     return ((tokens.mean_tps if tokens.mean_tps > SILENT_TPS else 0.0, 1.0),)
 
 
+def kept_point(tokens: TokenLoad) -> Points:
+    """Return the load for which replicas are kept, where one quantile is sized for."""
+    return ((tokens.keep_tps, 1.0),)
+
+
 def failing_weight(service: Service, failure_budget: float) -> float:
     """Return what all requests failing would cost, in multiples of the cost of the work offered."""
     return service.caution * (SERVING + PRICE / failure_budget)
 
 
-def need_of(
-    service: Service, load: Load, factors: Factors, target: Target, role: Role, points: Points
-) -> Need:
-    """Return what one role needs for a distribution of tokens/s."""
-    mean_tps = sum(tps * probability for tps, probability in points)
-    of_role = _prefill_need if role is Role.PREFILL else _decode_need
-    return of_role(service, load, factors, target, mean_tps, points)
+def needs_of(
+    service: Service, load: Load, factors: Factors, target: Target, role: Role, *cases: Points
+) -> tuple[Need, ...]:
+    """Return what one role needs for each of several distributions of its tokens/s.
+
+    All of them are evaluated together, for little more than the price of one.
+    """
+    reference_tps = max(tps for points in cases for tps, _ in points)
+    of_role = _prefill_staff if role is Role.PREFILL else _decode_staff
+    staff = of_role(service, load, factors, target, reference_tps)
+    weighed = [_multiples(points, reference_tps) for points in cases]
+    ends = np.cumsum([multiples.size for multiples, _ in weighed]).tolist()
+    table = _remembered(partial(staff.table, np.concatenate([m for m, _ in weighed])))
+    needs = []
+    for (multiples, weights), end in zip(weighed, ends, strict=True):
+        rows = slice(end - multiples.size, end)
+        offered = staff.standing + staff.offered * float(np.sum(weights))
+        needs.append(Need(partial(_expected, table, rows, weights), offered, staff.worth))
+    return tuple(needs)
 
 
-def _prefill_need(
-    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
-) -> Need:
+def _multiples(points: Points, reference_tps: float) -> tuple[Floats, Floats]:
+    """Return the loads in multiples of a reference, and the requests that each brings."""
+    multiples = np.array([tps for tps, _ in points]) / max(reference_tps, 1e-12)
+    return multiples, multiples * [chance for _, chance in points]
+
+
+@dataclass(frozen=True, slots=True)
+class _Staff:
+    """What a role's pools can do about a reference load.
+
+    `table` gives failing shares by multiples of that load and by replicas; `offered` is its work in
+    replicas, `standing` the work that is there besides.
+    """
+
+    table: Callable[[Floats, Floats], Floats]
+    offered: float
+    standing: float
+    worth: Mapping[str, float]
+
+
+def _prefill_staff(
+    service: Service, load: Load, factors: Factors, target: Target, reference_tps: float
+) -> _Staff:
     pools = service.pools_of(Role.PREFILL)
     drain_s = service.interval_s + max(p.startup_s for p in pools)
     loads = [
-        prefill.prefill_load(p, service, load, factors.of(p.name), mean_tps, target.ttft_s, drain_s)
+        prefill.prefill_load(
+            p, service, load, factors.of(p.name), reference_tps, target.ttft_s, drain_s
+        )
         for p in pools
     ]
     first = loads[0]
-    rps = first.arrivals_rps / mean_tps if mean_tps > 0.0 else 0.0
-    queues = [(replace(first, arrivals_rps=rps * tps), tps * chance) for tps, chance in points]
-    shares = _expected([(partial(prefill.failure_shares, q), weight) for q, weight in queues])
     speed = [1.0 / p.service_mean_s for p in loads]
-    return Need(_remembered(shares), first.offered, _worth(pools, speed))
+    standing = first.backlog_work_s / drain_s
+    return _Staff(
+        partial(prefill.failure_table, first),
+        first.offered - standing,
+        standing,
+        _worth(pools, speed),
+    )
 
 
-def _decode_need(
-    service: Service, load: Load, factors: Factors, target: Target, mean_tps: float, points: Points
-) -> Need:
+def _decode_staff(
+    service: Service, load: Load, factors: Factors, target: Target, reference_tps: float
+) -> _Staff:
     pools = service.pools_of(Role.DECODE)
     batches = [
-        decode.decode_load(p, load, factors.of(p.name), mean_tps, target.itl_s) for p in pools
+        decode.decode_load(p, load, factors.of(p.name), reference_tps, target.itl_s) for p in pools
     ]
-    first = batches[0]
-    fills = [(replace(first, output_tps=tps), tps * chance) for tps, chance in points]
-    shares = _expected([(partial(decode.failure_shares, fill), weight) for fill, weight in fills])
     full_tps = [max(decode.throughput_tps(b), 1e-6) for b in batches]
-    return Need(_remembered(shares), mean_tps / full_tps[0], _worth(pools, full_tps))
-
-
-def _expected(shares: Sequence[tuple[Shares, float]]) -> Shares:
-    """Return the share of all requests that fail, over loads weighed by the requests they bring.
-
-    Notes
-    -----
-    ``E[Λ f(c, Λ)] / E[Λ]`` (sizing §1): failures count requests and not moments.
-    """
-    total = sum(weight for _, weight in shares)
-    if total <= 0.0:
-        return shares[-1][0]
-
-    def failing(replicas: Floats) -> Floats:
-        found = [of_load(replicas) * weight for of_load, weight in shares]
-        return np.asarray(np.sum(found, axis=0) / total)
-
-    return failing
-
-
-def _remembered(shares: Shares) -> Shares:
-    """Return the same function that works out every number of replicas once: searches overlap."""
-    known: dict[float, float] = {}
-
-    def look_up(replicas: Floats) -> Floats:
-        new = [c for c in replicas.tolist() if c not in known]
-        if new:
-            known.update(zip(new, shares(np.array(new)).tolist(), strict=True))
-        return np.minimum.accumulate(np.array([known[c] for c in replicas.tolist()]))
-
-    return look_up
+    table = partial(decode.failure_table, batches[0])
+    return _Staff(table, reference_tps / full_tps[0], 0.0, _worth(pools, full_tps))
 
 
 def _worth(pools: Sequence[Pool], speed: Sequence[float]) -> Mapping[str, float]:
     """Return the capacity of one replica of each pool, in replicas of the first."""
     return {pool.name: s / speed[0] for pool, s in zip(pools, speed, strict=True)}
+
+
+def _expected(table: Shares, rows: slice, weights: Floats, replicas: Floats) -> Floats:
+    """Return the share of all requests that fail, over loads weighed by the requests they bring.
+
+    Notes
+    -----
+    ``E[Λ f(c, Λ)] / E[Λ]`` (sizing §1): failures count requests and not moments. Without any
+    load it is what stands there already that may fail.
+    """
+    shares, total = table(replicas)[rows], float(np.sum(weights))
+    failing = weights @ shares / total if total > 0.0 else shares[-1]
+    return np.asarray(np.minimum.accumulate(failing))
+
+
+def _remembered(table: Shares) -> Shares:
+    """Return the same function that works out every number of replicas once: searches overlap."""
+    known: dict[float, Floats] = {}
+
+    def look_up(replicas: Floats) -> Floats:
+        new = [c for c in replicas.tolist() if c not in known]
+        if new:
+            known.update(zip(new, table(np.array(new)).T, strict=True))
+        return np.array([known[c] for c in replicas.tolist()]).T
+
+    return look_up

@@ -53,8 +53,7 @@ def priced_budgets(fleets: Fleets, certain: Fleets) -> tuple[float, float]:
     for role, least in ((Role.PREFILL, enough.prefill), (Role.DECODE, enough.decode)):
         chain = fleets.chains[role]
         shares = chain.failure_shares
-        staffed = [option.equivalent for option in chain.options[: shares.size]]
-        floor = int(np.searchsorted(staffed, least.equivalent - TIE))
+        floor = int(np.searchsorted(chain.options.equivalents, least.equivalent - TIE))
         is_silent = certain.needs[role].offered <= 0.0
         bearable = shares <= MOST_BUDGETS * borne
         if not is_silent and bearable.any():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.decision.fleets import Fleets, search_limit
-from planner.decision.need import Target, mean_point, need_of, points_of
+from planner.decision.need import Target, kept_point, mean_point, needs_of, points_of
 from planner.decision.price import priced_budgets
 from planner.model import (
     Factors,
@@ -40,23 +40,24 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     if service.sla.statistic is Statistic.MEAN:
         return _mean_plan(service, load, factors, room)
     target = aim(service, load, factors)
-    up = {role: need_of(service, load, factors, target, role, points_of(load.tokens[role]))
-          for role in Role}  # fmt: skip
+    is_known = any(load.tokens[role].up_points for role in Role)
+    # Beside what is ordered for: the mean load as if it were certain, or the one that is kept for.
+    beside = mean_point if is_known else kept_point
+    needs = {role: needs_of(service, load, factors, target, role, points_of(tokens), beside(tokens))
+             for role, tokens in load.tokens.items()}  # fmt: skip
+    up = {role: ordering for role, (ordering, _) in needs.items()}
+    other = {role: second for role, (_, second) in needs.items()}
     unlimited = {p.name: search_limit(p, up[p.role]) for p in service.pools}
     ceilings = {p.name: min(p.max_replicas, room.get(p.name, p.max_replicas), unlimited[p.name])
                 for p in service.pools}  # fmt: skip
     free = Fleets(service, up, unlimited, target.failure_budget)
     legal = Fleets(service, up, ceilings, target.failure_budget, service.limits)
-    if any(load.tokens[role].up_points for role in Role):
-        certain = {role: need_of(service, load, factors, target, role, mean_point(tokens))
-                   for role, tokens in load.tokens.items()}  # fmt: skip
-        budget, keep_budget = priced_budgets(free, replace(free, needs=certain))
+    if is_known:
+        budget, keep_budget = priced_budgets(free, replace(free, needs=other))
         kept = legal.cheapest(keep_budget)
     else:
         budget = target.failure_budget
-        keep = {role: need_of(service, load, factors, target, role, ((tokens.keep_tps, 1.0),))
-                for role, tokens in load.tokens.items()}  # fmt: skip
-        kept = replace(legal, needs=keep).cheapest(budget)
+        kept = replace(legal, needs=other).cheapest(budget)
     wanted, chosen = free.cheapest(budget), legal.cheapest(budget)
     pools = _pool_plans(service, wanted, chosen, kept)
     reasons = (*target.reasons, *_outside(service, load), *_shortages(service, pools, room, chosen))

@@ -11,7 +11,7 @@ from planner.sizing.queueing import OVERLOAD_SCORE, Floats, occupancy
 KV_QUANTILE = 2.33
 
 # Levels of the occupancy chain that are kept apart; more are merged into blocks.
-GRID = 1024
+GRID = 512
 
 # Below this share of the offered work every batch is too full, and above that multiple none is,
 # where the work is that of several replicas; not worth a chain.
@@ -85,10 +85,21 @@ def kv_limit(load: DecodeLoad) -> int:
 def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
     """Return the share of sequences above the batch limit, shape (c,).
 
+    As `failure_table`, at the load itself.
+    """
+    (shares,) = failure_table(load, np.ones(1), replicas)
+    return np.asarray(shares)
+
+
+def failure_table(load: DecodeLoad, multiples: Floats, replicas: Floats) -> Floats:
+    """Return the share of sequences above the batch limit, shape (m, c).
+
     Parameters
     ----------
     load
         What the pool must serve.
+    multiples
+        Of the tokens/s demanded, shape (m,).
     replicas
         Numbers of replicas c ≥ 0, ascending, shape (c,).
 
@@ -96,22 +107,25 @@ def failure_shares(load: DecodeLoad, replicas: Floats) -> Floats:
     -----
     What is flat at 1 is ordered by the share a shedding pool could serve, as for prefill.
     """
-    if load.output_tps <= 0.0:
-        return np.zeros(replicas.shape)
+    demanded_tps = (load.output_tps * multiples)[:, None]
+    is_asked = demanded_tps > 0.0
     limit = batch_limit(load)
     if limit == 0:
-        return np.ones(replicas.shape)
-    offered = load.output_tps / throughput_tps(load)
-    easy = EASY * max(offered, SEVERAL)
+        return np.broadcast_to(is_asked, (multiples.size, replicas.size)).astype(float)
+    offered = demanded_tps / throughput_tps(load)
+    easy = EASY * np.maximum(offered, SEVERAL)
     shares = np.where(replicas > easy, 0.0, 1.0)
-    is_open = (replicas > HOPELESS * offered) & (replicas <= easy)
-    shares[is_open] = [_failure_share(load, limit, float(c)) for c in replicas[is_open]]
-    ordered = 1.0 - OVERLOAD_SCORE * np.minimum(replicas / offered, 1.0)
-    return np.minimum.accumulate(np.minimum(shares, ordered))
+    is_open = is_asked & (replicas > HOPELESS * offered) & (replicas <= easy)
+    row, column = np.nonzero(is_open)
+    if row.size:
+        shares[is_open] = _overfilled(load, limit, demanded_tps[row, 0], replicas[column])
+    ordered = 1.0 - OVERLOAD_SCORE * np.minimum(replicas / np.maximum(offered, 1e-12), 1.0)
+    shares = np.where(is_asked, np.minimum(shares, ordered), 0.0)
+    return np.minimum.accumulate(shares, axis=1)
 
 
-def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:
-    """Return the failing share at one, possibly fractional, number of replicas.
+def _overfilled(load: DecodeLoad, limit: int, output_tps: Floats, replicas: Floats) -> Floats:
+    """Return the failing share at pairs of tokens/s and possibly fractional replicas, shape (r,).
 
     Notes
     -----
@@ -119,42 +133,47 @@ def _failure_share(load: DecodeLoad, limit: int, replicas: float) -> float:
     by the square root of the variance ratio z that bursty arrivals add; with z = 1 it is exact
     (sizing §3). A level between c n* and c (n* + 1) overfills the share of replicas that it has to.
     """
-    levels, pi = pool_occupancy(load, replicas, most=min(load.itl_s.size - 1, 2 * limit + 16))
-    mean = float(np.dot(pi, levels))
-    stretch = np.sqrt(load.dispersion)
-    threshold = mean + (replicas * limit - mean) / stretch
-    above = np.clip((levels - threshold) * stretch / replicas, 0.0, 1.0)
+    most = min(load.itl_s.size - 1, 2 * limit + 16)
+    levels, pi = pool_occupancy(load, output_tps, replicas, most)
     # Failures count sequences, not moments: a fuller moment holds more of them.
     weight = pi * levels
-    return float(np.dot(weight, above) / max(float(np.sum(weight)), 1e-12))
+    mean = np.sum(weight, axis=1)
+    stretch = np.sqrt(load.dispersion)
+    threshold = mean + (replicas * limit - mean) / stretch
+    above = np.clip((levels - threshold[:, None]) * (stretch / replicas)[:, None], 0.0, 1.0)
+    return np.asarray(np.sum(weight * above, axis=1) / np.maximum(mean, 1e-12))
 
 
-def pool_occupancy(load: DecodeLoad, replicas: float, most: int) -> tuple[Floats, Floats]:
-    """Return levels n of the whole pool and their stationary probabilities, both shape (k,).
+def pool_occupancy(
+    load: DecodeLoad, output_tps: Floats, replicas: Floats, most: int
+) -> tuple[Floats, Floats]:
+    """Return levels n of whole pools and their stationary probabilities, both shape (r, k).
 
     Parameters
     ----------
     load
-        What the pool must serve.
+        What the pools are made of.
+    output_tps
+        Output tokens/s demanded of each, shape (r,).
     replicas
-        Number of replicas c > 0.
+        Number of replicas c > 0 of each, shape (r,).
     most
         Sequences a replica at which the chain is cut off.
 
     Notes
     -----
     ``π(n) ∝ Π_k λ E[OSL] ITL(k / c) / k``. Above `GRID` levels the product is taken over blocks
-    of equal width, its logarithm by the mid-point rule.
+    of equal width, its logarithm by the mid-point rule. Shorter chains end in levels of no weight.
     """
-    top = max(int(replicas * most), 1)
-    block = max(1, -(-top // GRID))
+    top = np.maximum((replicas * most).astype(int), 1)[:, None]
+    block = -(-top // GRID)
+    steps = np.arange(int(np.max(-(-top // block))))
     # Births into the block's middle levels; block = 1 is the exact chain.
-    middles = np.arange(1, top + 1, block, dtype=float) + 0.5 * (block - 1)
-    itl_s = np.interp(middles / replicas, np.arange(load.itl_s.size), load.itl_s)
-    rate = load.output_tps * itl_s / middles
-    pi = occupancy(rate, block)
-    levels = np.arange(pi.size, dtype=float) * block
-    return levels, pi
+    middles = steps * block + (0.5 * (block - 1) + 1.0)
+    itl_s = np.interp(middles / replicas[:, None], np.arange(load.itl_s.size), load.itl_s)
+    ratios = np.where(steps * block < top, output_tps[:, None] * itl_s / middles, 0.0)
+    levels = np.arange(steps.size + 1) * block.astype(float)
+    return levels, occupancy(ratios, block)
 
 
 def decode_load(

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import prod
-from operator import mul
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.model import Limits, Pool
 from planner.sizing.queueing import Floats
@@ -21,7 +20,7 @@ TIE = 1e-9
 MAX_WAYS = 20_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Option:
     """One way to staff a role: replicas of each of its pools, and what they are worth.
 
@@ -30,6 +29,32 @@ class Option:
 
     replicas: tuple[int, ...]
     equivalent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Ways to staff a role, ascending in what they are worth.
+
+    Attributes
+    ----------
+    replicas
+        Of each pool, shape (options, pools).
+    equivalents
+        What they are worth in replicas of the role's first pool, shape (options,).
+    """
+
+    replicas: NDArray[np.int64]
+    equivalents: Floats
+
+    def __len__(self) -> int:
+        return self.equivalents.size
+
+    def __getitem__(self, index: int) -> Option:
+        return Option(tuple(self.replicas[index].tolist()), float(self.equivalents[index]))
+
+    def first(self, count: int) -> "Options":
+        """Return the first of them."""
+        return Options(self.replicas[:count], self.equivalents[:count])
 
 
 @dataclass(frozen=True)
@@ -47,23 +72,18 @@ class Frontier:
     """
 
     pools: tuple[Pool, ...]
-    options: tuple[Option, ...]
+    options: Options
     failure_shares: Floats
-
-    @cached_property
-    def counts(self) -> Floats:
-        """Replicas by option and pool, shape (options, pools)."""
-        return np.array([o.replicas for o in self.options], dtype=float)
 
     @cached_property
     def costs(self) -> Floats:
         """Price of each option an hour, shape (options,)."""
-        return np.asarray(self.counts @ [p.price_per_replica for p in self.pools], dtype=float)
+        return np.asarray(self.options.replicas @ [p.price_per_replica for p in self.pools], float)
 
     def gpus(self, gpu_type: str) -> Floats:
         """Return the GPUs of one type by option, shape (options,)."""
         per_replica = [p.gpus_per_replica if p.gpu_type == gpu_type else 0 for p in self.pools]
-        return np.asarray(self.counts @ per_replica, dtype=float)
+        return np.asarray(self.options.replicas @ per_replica, dtype=float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +106,7 @@ def staffing(
     pools: tuple[Pool, ...],
     worth: Mapping[str, float],
     ceilings: Mapping[str, int],
-) -> tuple[Option, ...]:
+) -> Options:
     """Return the ways to staff a role: floors first, then one replica more of the best pool.
 
     Parameters
@@ -104,28 +124,22 @@ def staffing(
     where nothing but the ceilings limits them. Each way holds the one before, so that a load that
     moves a little moves few replicas.
     """
-    counts = {pool.name: pool.min_replicas for pool in pools}
-    order = sorted(pools, key=lambda p: (p.price_per_replica / worth[p.name], p.name))
-
-    def option() -> Option:
-        return Option(
-            tuple(counts[p.name] for p in pools),
-            sum(counts[p.name] * worth[p.name] for p in pools),
-        )
-
-    options = [option()]
-    for pool in order:
-        for _ in range(counts[pool.name], max(ceilings[pool.name], counts[pool.name])):
-            counts[pool.name] += 1
-            options.append(option())
-    return tuple(options)
+    order = sorted(
+        enumerate(pools), key=lambda item: (item[1].price_per_replica / worth[item[1].name],
+                                            item[1].name))  # fmt: skip
+    # The pool that each further replica is of.
+    added = [i for i, p in order for _ in range(p.min_replicas, ceilings[p.name])]
+    floors = np.array([[p.min_replicas for p in pools]], dtype=np.int64)
+    one_more = np.eye(len(pools), dtype=np.int64)[added]
+    replicas = np.cumsum(np.concatenate((floors, one_more)), axis=0)
+    return Options(replicas, replicas @ np.array([worth[p.name] for p in pools]))
 
 
 def every_staffing(
     pools: tuple[Pool, ...],
     worth: Mapping[str, float],
     ceilings: Mapping[str, int],
-) -> tuple[Option, ...]:
+) -> Options:
     """Return all ways to staff a role, ascending in capacity; takes what `staffing` takes.
 
     Notes
@@ -134,22 +148,19 @@ def every_staffing(
     may use the pool that the chain turns to last. Its frontier has to `keep_all`: a way of more
     capacity may be the legal or the cheaper one. Beyond `MAX_WAYS` it is the chain after all.
     """
-    ranges = [range(p.min_replicas, max(ceilings[p.name], p.min_replicas) + 1) for p in pools]
-    if prod(map(len, ranges)) > MAX_WAYS:
+    floors = [p.min_replicas for p in pools]
+    ranges = [max(ceilings[p.name] - p.min_replicas, 0) + 1 for p in pools]
+    if prod(ranges) > MAX_WAYS:
         return staffing(pools, worth, ceilings)
-    ways = [
-        Option(counts, sum(n * worth[p.name] for n, p in zip(counts, pools, strict=True)))
-        for counts in product(*ranges)
-    ]
-    prices = [p.price_per_replica for p in pools]
-    return tuple(
-        sorted(ways, key=lambda way: (way.equivalent, sum(map(mul, way.replicas, prices))))
-    )
+    replicas = np.indices(ranges).reshape(len(pools), -1).T + floors
+    equivalents = replicas @ np.array([worth[p.name] for p in pools])
+    order = np.lexsort((replicas @ [p.price_per_replica for p in pools], equivalents))
+    return Options(replicas[order], equivalents[order])
 
 
 def frontier(
     pools: tuple[Pool, ...],
-    options: tuple[Option, ...],
+    options: Options,
     shares: Callable[[Floats], Floats],
     negligible: float,
     *,
@@ -172,7 +183,7 @@ def frontier(
     keep_all
         Keep them, at that share: a ratio bound may ask for replicas that the load does not.
     """
-    equivalents = np.array([option.equivalent for option in options])
+    equivalents = options.equivalents
     known = int(np.searchsorted(equivalents, offered)) + BLOCK
     evaluated = shares(equivalents[:known])
     while evaluated[-1] > negligible and evaluated.size < equivalents.size:
@@ -181,7 +192,7 @@ def frontier(
     last = int(np.argmax(evaluated <= negligible)) if evaluated[-1] <= negligible else known
     evaluated = evaluated[: last + 1]
     if not keep_all:
-        return Frontier(pools, options[: last + 1], evaluated)
+        return Frontier(pools, options.first(last + 1), evaluated)
     rest = np.full(equivalents.size - evaluated.size, evaluated[-1])
     return Frontier(pools, options, np.concatenate((evaluated, rest)))
 
@@ -221,8 +232,8 @@ def choose(
         value = np.where(legal & (goodput >= best - TIE), cost, np.inf)
     i, j = np.unravel_index(int(np.argmin(value)), value.shape)
     return Choice(
-        prefill.options[i],
-        decode.options[j],
+        prefill.options[int(i)],
+        decode.options[int(j)],
         float(prefill.failure_shares[i]),
         float(decode.failure_shares[j]),
         bool(meets.any()),
@@ -236,8 +247,8 @@ def _legal(prefill: Frontier, decode: Frontier, limits: Limits) -> np.ndarray:
         legal &= prefill.gpus(gpu_type)[:, None] + decode.gpus(gpu_type)[None, :] <= ceiling
     if limits.cost_per_hour is not None:
         legal &= prefill.costs[:, None] + decode.costs[None, :] <= limits.cost_per_hour + TIE
-    p = prefill.counts.sum(axis=1)[:, None]
-    d = decode.counts.sum(axis=1)[None, :]
+    p = prefill.options.replicas.sum(axis=1)[:, None]
+    d = decode.options.replicas.sum(axis=1)[None, :]
     if limits.ratio_min is not None:
         legal &= p >= limits.ratio_min * d - TIE
     if limits.ratio_max is not None:

@@ -75,10 +75,21 @@ class PrefillLoad:
 def failure_shares(load: PrefillLoad, replicas: Floats) -> Floats:
     """Return the share of feasible prompts that miss the TTFT target, shape (c,).
 
+    As `failure_table`, at the load itself.
+    """
+    (shares,) = failure_table(load, np.ones(1), replicas)
+    return np.asarray(shares)
+
+
+def failure_table(load: PrefillLoad, multiples: Floats, replicas: Floats) -> Floats:
+    """Return the share of feasible prompts that miss the TTFT target, shape (m, c).
+
     Parameters
     ----------
     load
         What the pool must serve.
+    multiples
+        Of the arrivals, not of the backlog, shape (m,).
     replicas
         Numbers of replicas c ≥ 0, ascending, shape (c,).
 
@@ -88,26 +99,29 @@ def failure_shares(load: PrefillLoad, replicas: Floats) -> Floats:
     out (`infeasible_share` counts them once). Falls strictly in c: what the tail formula leaves
     flat at 1 is ordered by the share a shedding queue could serve.
     """
-    offered = load.offered
+    drained = load.backlog_work_s / load.drain_s
+    offered = (load.arrivals_rps * load.service_mean_s * multiples + drained)[:, None]
     feasible = load.slack_s >= 0.0
-    if offered <= 0.0 or not feasible.any():
-        return np.where(replicas > 0, 0.0, 1.0 if offered > 0.0 else 0.0)
-    servers = np.maximum(replicas, 1e-9)
+    if not feasible.any():
+        return np.where((replicas > 0.0) | (offered <= 0.0), 0.0, 1.0)
+    weights = load.weights[feasible] / np.sum(load.weights)
+    able = float(np.sum(weights))
+    is_stable = (replicas > offered) & (offered > 0.0)
+    row, column = np.nonzero(is_stable)
     tail = wait_tail(
-        servers,
-        offered,
+        replicas[column],
+        offered[row, 0],
         load.slack_s[feasible],
         load.service_mean_s,
         load.service_cv2,
         load.scales_s,
         load.dispersion,
     )
-    served = (1.0 - tail) @ load.weights[feasible] / np.sum(load.weights)
-    able = float(np.sum(load.weights[feasible]) / np.sum(load.weights))
-    served = np.maximum(served, OVERLOAD_SCORE * able * np.minimum(replicas / offered, 1.0))
-    failing = able - served
+    served = OVERLOAD_SCORE * able * np.minimum(replicas / np.maximum(offered, 1e-12), 1.0)
+    served[is_stable] = np.maximum(served[is_stable], (1.0 - tail) @ weights)
+    failing = np.where(offered > 0.0, able - served, 0.0)
     # The interpolated dispersion may bend the tail upwards by a hair between neighbours.
-    return np.minimum.accumulate(np.maximum(failing, 0.0))
+    return np.minimum.accumulate(np.maximum(failing, 0.0), axis=1)
 
 
 def prefill_load(

@@ -101,7 +101,7 @@ def effective_variability(
 
 def wait_tail(
     servers: Floats,
-    offered: float,
+    offered: ArrayLike,
     waits_s: Floats,
     service_mean_s: float,
     service_cv2: float,
@@ -115,7 +115,7 @@ def wait_tail(
     servers
         Numbers of servers c, shape (c,).
     offered
-        Offered work A = λ E[S] [servers].
+        Offered work A = λ E[S] [servers], for all of them or shape (c,).
     waits_s
         Waiting times t ≥ 0 [s], shape (t,).
     service_mean_s, service_cv2
@@ -133,6 +133,7 @@ def wait_tail(
     one index at all scales the stretch is ``t / (1 − ρ)`` and the exponent
     ``2 (1 − ρ) c t / (E[S] (ca² + cs²))``: exact for M/M/c.
     """
+    offered = np.asarray(offered, dtype=float)
     rho = offered / servers
     stable = np.minimum(rho, 1.0 - 1e-9)
     free = 1.0 - stable
@@ -153,24 +154,24 @@ def wait_tail(
     return np.where((rho < 1.0)[:, None], tail, 1.0)
 
 
-def occupancy(ratios: Floats, levels: int = 1) -> Floats:
-    """Return the stationary distribution of a birth–death process, shape (n + 1,).
+def occupancy(ratios: Floats, levels: ArrayLike = 1) -> Floats:
+    """Return the stationary distribution of birth–death processes, shape (..., n + 1).
 
     Parameters
     ----------
     ratios
-        Ratio birth(k − 1) / death(k) for k = 1 … n, shape (n,): for decode
+        Ratio birth(k − 1) / death(k) for k = 1 … n, shape (..., n): for decode
         ``λ E[OSL] ITL(k / c) / k``, state-dependent processor sharing, exact for Poisson
-        arrivals and insensitive to the length distribution (sizing §3).
+        arrivals and insensitive to the length distribution (sizing §3). 0 ends a process.
     levels
-        Levels that each ratio stands for: so many equal steps at once.
+        Levels that each ratio stands for: so many equal steps at once; broadcast to `ratios`.
 
     Examples
     --------
     >>> occupancy(np.array([1.0, 0.5])).round(3).tolist()   # M/G/2/2 at 1 erlang
     [0.4, 0.4, 0.2]
     """
-    log_ratios = levels * np.log(np.maximum(ratios, 1e-300))
-    log_weight = np.concatenate(([0.0], np.cumsum(log_ratios)))
-    weight = np.exp(log_weight - np.max(log_weight))
-    return np.asarray(weight / np.sum(weight), dtype=float)
+    log_weight = np.zeros((*ratios.shape[:-1], ratios.shape[-1] + 1))
+    np.cumsum(levels * np.log(np.maximum(ratios, 1e-300)), axis=-1, out=log_weight[..., 1:])
+    weight = np.exp(log_weight - np.max(log_weight, axis=-1, keepdims=True))
+    return np.asarray(weight / np.sum(weight, axis=-1, keepdims=True), dtype=float)

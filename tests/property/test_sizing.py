@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from planner.decision.forecast import SLICES
-from planner.decision.need import need_of, points_of
+from planner.decision.need import needs_of, points_of
 from planner.decision.size import aim, size
 from planner.model import Factor, Factors, LengthMix, Limits, Role, Sla
 from planner.sizing.queueing import erlang_b, erlang_c, occupancy, wait_tail
@@ -164,10 +164,11 @@ def test_under_a_budget_no_legal_split_serves_more(traffic, sla, gpus, cost):
     plan = size(who, traffic, Factors(), {})
     target = aim(who, traffic, Factors())
     shares = {
-        role: need_of(
-            who, traffic, Factors(), target, role, points_of(traffic.tokens[role])
-        ).shares(np.arange(1.0, 9.0))
+        role: need.shares(np.arange(1.0, 9.0))
         for role in Role
+        for need in needs_of(
+            who, traffic, Factors(), target, role, points_of(traffic.tokens[role])
+        )
     }  # fmt: skip
     lost = [
         1.0 - (1.0 - shares[Role.PREFILL][p - 1]) * (1.0 - shares[Role.DECODE][d - 1])

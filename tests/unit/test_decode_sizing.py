@@ -16,7 +16,7 @@ from planner.sizing.decode import (
     pool_occupancy,
     throughput_tps,
 )
-from planner.sizing.queueing import occupancy
+from planner.sizing.queueing import Floats, occupancy
 from tests.builders import ITL_S, OSL, load, pool
 
 N_MAX = 400
@@ -73,10 +73,16 @@ def exact_tail(sizes: DecodeLoad, replicas: int) -> float:
     return float((pi * levels) @ overfull / (pi @ levels))
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 3])
+def occupied(sizes: DecodeLoad, replicas: float) -> tuple[Floats, Floats]:
+    """Levels of one pool and their probabilities."""
+    found = pool_occupancy(sizes, np.array([sizes.output_tps]), np.array([float(replicas)]), N_MAX)
+    return found[0][0], found[1][0]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("fill", [0.85, 0.92, 0.97, 1.05])
 def test_poisson_failures_are_the_exact_chains_tail(replicas, fill):
-    """Few enough levels (under 1,024) that nothing is merged."""
+    """Few enough levels (under 512) that nothing is merged."""
     small = batches(target_s=0.0105 + 1e-9)  # n* = 110
     sizes = replace(small, output_tps=fill * replicas * throughput_tps(small))
     found = failure_shares(sizes, np.array([float(replicas)]))[0]
@@ -88,7 +94,7 @@ def test_poisson_failures_are_the_exact_chains_tail(replicas, fill):
 def test_merging_levels_into_blocks_costs_under_three_percent(replicas, fill):
     sizes = batches()
     sizes = replace(sizes, output_tps=fill * replicas * throughput_tps(sizes))
-    levels, _ = pool_occupancy(sizes, replicas, most=N_MAX)
+    levels, _ = occupied(sizes, replicas)
     assert levels.size <= decode.GRID + 1 < replicas * N_MAX
     exact = exact_tail(sizes, replicas)
     found = failure_shares(sizes, np.array([float(replicas)]))[0]
@@ -109,7 +115,7 @@ def test_very_large_pools_stay_finite(fill):
 def test_occupancy_of_constant_itl_is_poisson():
     """M/G/∞: what is in flight at a constant ITL has mean and variance λ E[OSL] ITL."""
     sizes = batches(itl_s=np.full(N_MAX + 1, 0.01), output_tps=5000.0)
-    levels, pi = pool_occupancy(sizes, 2.0, most=N_MAX)
+    levels, pi = occupied(sizes, 1.0)
     mean = levels @ pi
     assert mean == pytest.approx(50.0, rel=1e-6)
     assert (levels - mean) ** 2 @ pi == pytest.approx(50.0, rel=1e-6)
@@ -118,7 +124,7 @@ def test_occupancy_of_constant_itl_is_poisson():
 def test_a_surge_slows_itself():
     """Rising ITL widens occupancy to about L / (1 − s), s = n ITL′ / ITL at the mean."""
     sizes = batches(output_tps=14_000.0)
-    levels, pi = pool_occupancy(sizes, 1.0, most=N_MAX)
+    levels, pi = occupied(sizes, 1.0)
     mean = levels @ pi
     variance = (levels - mean) ** 2 @ pi
     slope = 5e-5 * mean / np.interp(mean, np.arange(N_MAX + 1), sizes.itl_s)
