@@ -76,13 +76,13 @@ def _rank_log_odds(measured: FloatArray, prior: FloatArray, delay: int) -> list[
     A gap makes the errors next to it look closer in time than they are; that delays only.
     """
     errors = np.round(measured, _DECIMALS)
-    is_known = np.tri(errors.size, k=-delay, dtype=bool)
-    below = (errors < errors[:, None]) & is_known
-    equal = (errors == errors[:, None]) & is_known
-    # Halfway among its equals.
-    place = 2 * np.sum(below, axis=1) + np.sum(equal, axis=1)
+    is_known = np.tri(errors.size, k=-delay, dtype=np.int8)
+    # Twice the place, halfway among its equals. Few bits: these squares are most of the work.
+    below = (errors < errors[:, None]).view(np.int8) + (errors <= errors[:, None]).view(np.int8)
+    place = np.einsum("ij,ij->i", below, is_known, dtype=np.int64)
     place += np.searchsorted(prior, errors) + np.searchsorted(prior, errors, side="right")
-    rank = (place + 1) / (2 * (np.sum(is_known, axis=1) + prior.size) + 2)
+    known = np.maximum(np.arange(errors.size) - delay + 1, 0) + prior.size
+    rank = (place + 1) / (2 * known + 2)
     log_odds: list[float] = np.log(rank / (1 - rank)).tolist()
     return log_odds
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import combinations
+from operator import add
 from statistics import fmean, median
 
 import numpy as np
@@ -53,7 +54,7 @@ def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Fl
     scales = np.array(SCALES_S)
     if not intervals:
         return np.ones(scales.size)
-    counts = [np.asarray(bins) for _, bins in intervals]
+    counts = [bins for _, bins in intervals]
     width_s = max(median(width_s for width_s, _ in intervals), 2.0 * SCALES_S[0])
     index = _index(counts)
     # Few are wider bins, so that they say more only where they say burstier.
@@ -62,12 +63,12 @@ def dispersion_curve(intervals: Sequence[tuple[float, tuple[float, ...]]]) -> Fl
     return np.asarray(np.interp(scales, known_s, [1.0, index, wide]))
 
 
-def _index(intervals: Sequence[Floats]) -> float:
+def _index(intervals: Sequence[tuple[float, ...]]) -> float:
     """Return the index of dispersion of counts at the width of their bins, ≥ 1."""
     squares = [
-        float((a - b) ** 2 / (a + b))
+        (a - b) ** 2 / (a + b)
         for counts in intervals
-        for a, b in combinations(counts.tolist(), 2)
+        for a, b in combinations(counts, 2)
         if a + b >= MIN_REQUESTS
     ]
     if not squares:
@@ -78,7 +79,6 @@ def _index(intervals: Sequence[Floats]) -> float:
     return 1.0 + SMOOTHED * max(excess, 0.0) * trust
 
 
-def _two_by_two(counts: Floats) -> Floats:
+def _two_by_two(counts: tuple[float, ...]) -> tuple[float, ...]:
     """Return the counts of bins twice as wide; an odd one at the end is left out."""
-    pairs: Floats = counts[: counts.size // 2 * 2].reshape(-1, 2).sum(axis=1)
-    return pairs
+    return tuple(map(add, counts[:-1:2], counts[1::2]))

@@ -90,7 +90,8 @@ def effective_variability(
     index = np.interp(LOG_HORIZONS, np.log(np.asarray(scales_s)), np.asarray(dispersion))
     index = index + service_cv2
     rho, free = utilisation[:, None], 1.0 - utilisation
-    work = np.sqrt(2.0 * rho * x * index * service_mean_s / servers[:, None]) - (1.0 - rho) * x
+    work = np.sqrt(2.0 * service_mean_s * (x * index)) * np.sqrt(rho / servers[:, None])
+    work -= (1.0 - rho) * x
     # Wait per unit of index. Beyond the grid the index is constant and the supremum is where
     # x = I · unit / (1 − ρ), of height I · unit.
     unit_s = utilisation * service_mean_s / (2.0 * servers * free)
@@ -144,8 +145,9 @@ def wait_tail(
     waiting = erlang_c(servers / peakedness, offered / peakedness)
     log_scales, index = np.log(np.asarray(scales_s)), np.asarray(dispersion) + service_cv2
     fixed = np.interp(LOG_STRETCHES, log_scales, index)
-    surplus_s = waits_s[:, None] + free[:, None, None] * STRETCHES_S
-    least = np.min(surplus_s**2 / (STRETCHES_S * fixed), axis=-1)
+    stretches_s = STRETCHES_S[:, None, None]
+    surplus_s = waits_s + free[:, None] * stretches_s
+    least = np.min(surplus_s * surplus_s / (stretches_s * fixed[:, None, None]), axis=0)
     # The stretch x = t / (1 − ρ), where (t + (1 − ρ) x)² / x = 4 (1 − ρ) t.
     own = np.interp(np.log(np.maximum(waits_s / free[:, None], 1e-9)), log_scales, index)
     least = np.minimum(least, 4.0 * free[:, None] * waits_s / own)
