@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from planner.decision.lengths import length_mix
+from planner.decision.unseen import with_unseen
 from planner.model import Histogram, Load, Observation, Role, Service, Sizing, TokenLoad
 from planner.sizing.dispersion import SCALES_S, dispersion_curve
 from predictors import build
@@ -138,7 +139,8 @@ def _token_load(
     up_points: tuple[tuple[float, float], ...] = ()
     if service.sizing is Sizing.DISTRIBUTION:
         levels = machine.points(state, first, last, LEVELS).tolist()
-        up_points = tuple(zip(levels, SLICES, strict=True))
+        seen = tuple(zip(levels, SLICES, strict=True))
+        up_points = with_unseen(seen, up.mean, up.coverage_samples, service.caution)
     return TokenLoad(
         seen_tps=memory.seen_tps[role],
         mean_tps=up.mean,

@@ -84,8 +84,9 @@ class ForecastSpec(BaseModel):
 
     caution: Annotated[float, decimal(0.05, 100)] = 1.0
     """How much more than by default a failed request weighs against the replicas that would have
-    served it in time. More is safer and dearer, and below 1 even the expected load is met to less
-    than the attainment asked for; the default suits it."""
+    served it in time. More is safer and dearer: above 1 there are replicas for loads beyond all
+    that was seen. Below 1 even the expected load is met to less than the attainment asked for; the
+    default suits it."""
 
 
 class MetricsSpec(BaseModel):
