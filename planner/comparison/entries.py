@@ -29,7 +29,7 @@ COMMON_HEADROOM: Final = 1.25
 OWN_KNOB: Final = Knob(
     "forecast.caution",
     1.0,
-    (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 40.0, 100.0),
+    (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 6.0, 8.0, 16.0, 32.0, 48.0, 100.0),
 )
 QUANTILE_KNOB: Final = Knob(
     "forecast.quantile",

@@ -19,8 +19,9 @@ from planner.sizing.joint import (
 
 # Options whose failing share is below this part of the budget are all the same.
 NEGLIGIBLE = 0.02
-# Nothing is looked for beyond this multiple of the offered work: waiting is gone long before.
-SEARCH_RATIO, SEARCH_EXTRA = 2.0, 32
+# Nothing is looked for beyond these multiples of the offered work, its mean and the most that may
+# come: waiting is gone long before.
+SEARCH_RATIO, SEARCH_MOST_RATIO, SEARCH_EXTRA = 2.0, 1.25, 32
 # Nor beyond so many replicas: a load that no replica can take would ask for endless ones.
 SEARCH_MOST = 4000
 # Goodput for which a split off the chain is worth its restarts.
@@ -31,7 +32,8 @@ Ways = Callable[[tuple[Pool, ...], Mapping[str, float], Mapping[str, int]], Opti
 
 def search_limit(pool: Pool, need: Need) -> int:
     """Return more replicas than the load could need, limits aside."""
-    most = SEARCH_RATIO * need.offered / max(need.worth[pool.name], 1e-3)
+    work = max(SEARCH_RATIO * need.offered, SEARCH_MOST_RATIO * need.most)
+    most = work / max(need.worth[pool.name], 1e-3)
     return pool.min_replicas + math.ceil(min(most, SEARCH_MOST)) + SEARCH_EXTRA
 
 

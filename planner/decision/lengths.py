@@ -7,6 +7,7 @@ from planner.model import Histogram, LengthMix
 
 # Points that stand for one bucket; three keep the curvature of prefill time over length.
 POINTS_PER_BUCKET = 3
+# Where in its bucket each lies, as a share of the logarithm of the bucket's range.
 STEPS = (np.arange(POINTS_PER_BUCKET) + 0.5) / POINTS_PER_BUCKET
 
 

@@ -1,6 +1,7 @@
-"""What bounds pools together: budgets of GPUs and money, the ratio of prefill to decode. Pure.
+"""What bounds pools together: budgets of GPUs and money, the ratio of prefill to decode.
 
-Both change the replicas they are given in place and say in reasons what they did.
+Both change the desired replicas that they are given in place, reach nothing else, and say in
+reasons what they did.
 """
 
 import math
@@ -56,7 +57,8 @@ def keep_budgets(
     for budget in budgets(service):
         before = dict(desired)
         pools = [p for p in service.pools if budget.weight.get(p.name, 0.0) > 0.0]
-        for spare in (*spares, needed, {}):
+        floors = {p.name: p.min_replicas for p in pools}
+        for spare in (*spares, needed, floors):
             _cut_to_budget(budget, pools, desired, spare, needed)
         for pool in pools:
             if desired[pool.name] < before[pool.name]:
@@ -82,7 +84,7 @@ def _cut_to_budget(
 ) -> None:
     """Cut replicas until a budget is kept, or all pools are at their spare or their floor."""
     while budget.excess(desired) > ROUNDING:
-        cuttable = [p for p in pools if desired[p.name] > max(spare.get(p.name, 0), p.min_replicas)]
+        cuttable = [p for p in pools if desired[p.name] > max(spare[p.name], p.min_replicas)]
         if not cuttable:
             return
         # The pool that is relatively best staffed gives the next replica.

@@ -17,18 +17,22 @@ SILENT_TPS = 1e-3
 SERVING, PRICE = 1.5, 0.02
 
 Points = tuple[tuple[float, float], ...]
+# Failing shares by replicas, shape (c,); and by loads and replicas, shape (m, c).
 Shares = Callable[[Floats], Floats]
+Table = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
     """What one role must serve: failing share by replicas of its reference pool.
 
-    `offered` is the work in such replicas, `worth` the capacity of one replica of each pool.
+    `offered` is the work in such replicas, `most` that of the highest load that may come, `worth`
+    the capacity of one replica of each pool.
     """
 
     shares: Shares
     offered: float
+    most: float
     worth: Mapping[str, float]
 
 
@@ -80,13 +84,16 @@ def needs_of(
     needs = []
     for (multiples, weights), end in zip(weighed, ends, strict=True):
         rows = slice(end - multiples.size, end)
-        offered = staff.standing + staff.offered * float(np.sum(weights))
-        needs.append(Need(partial(_expected, table, rows, weights), offered, staff.worth))
+        offered, most = (
+            staff.standing + staff.offered * load
+            for load in (float(np.sum(weights)), float(np.max(multiples)))
+        )
+        needs.append(Need(partial(_expected, table, rows, weights), offered, most, staff.worth))
     return tuple(needs)
 
 
 def _multiples(points: Points, reference_tps: float) -> tuple[Floats, Floats]:
-    """Return the loads in multiples of a reference, and the requests that each brings."""
+    """Return the loads in multiples of a reference, and their shares of all requests, unscaled."""
     multiples = np.array([tps for tps, _ in points]) / max(reference_tps, 1e-12)
     return multiples, multiples * [chance for _, chance in points]
 
@@ -121,7 +128,7 @@ def _prefill_staff(
     standing = first.backlog_work_s / drain_s
     return _Staff(
         partial(prefill.failure_table, first),
-        first.offered - standing,
+        first.arrivals_rps * first.service_mean_s,
         standing,
         _worth(pools, speed),
     )
@@ -144,7 +151,7 @@ def _worth(pools: Sequence[Pool], speed: Sequence[float]) -> Mapping[str, float]
     return {pool.name: s / speed[0] for pool, s in zip(pools, speed, strict=True)}
 
 
-def _expected(table: Shares, rows: slice, weights: Floats, replicas: Floats) -> Floats:
+def _expected(table: Table, rows: slice, weights: Floats, replicas: Floats) -> Floats:
     """Return the share of all requests that fail, over loads weighed by the requests they bring.
 
     Notes
@@ -157,8 +164,8 @@ def _expected(table: Shares, rows: slice, weights: Floats, replicas: Floats) -> 
     return np.asarray(np.minimum.accumulate(failing))
 
 
-def _remembered(table: Shares) -> Shares:
-    """Return the same function that works out every number of replicas once: searches overlap."""
+def _remembered(table: Table) -> Table:
+    """Return the same table that works out every number of replicas once: searches overlap."""
     known: dict[float, Floats] = {}
 
     def look_up(replicas: Floats) -> Floats:

@@ -30,13 +30,13 @@ def priced_budgets(fleets: Fleets, certain: Fleets) -> tuple[float, float]:
     Notes
     -----
     Over a whole distribution no fleet serves the last surprise at a price that anybody pays, nor
-    does a moment that is easily served make up for one that is not. There each role ends at its
-    last replica that pays: the one that takes away failures worth more than it costs, where all
-    requests failing would cost `failing_weight` times what the work offered costs (the method of
-    Lagrange for the day's budget; as the clairvoyant of the comparison is priced). Whatever that
-    is, the mean load is met to ε: failing shares are no convex function, and over a plateau of them
-    no single replica pays. Nor is more than `MOST_BUDGETS` · ε failed on purpose, unless nothing
-    reaches it. A caution below 1 permits so many more of both.
+    does a moment that is easily served make up for one that is not. There each role has the
+    replicas with which what they cost and what the failures weigh are least, where all requests
+    failing would cost `failing_weight` times what the work offered costs (the method of Lagrange
+    for the day's budget; as the clairvoyant of the comparison is priced). Whatever that is, the
+    mean load is met to ε: over a plateau of failing shares no replica pays. Nor is more than
+    `MOST_BUDGETS` · ε failed on purpose, unless nothing reaches it. A caution below 1 permits so
+    many more of both.
 
     A replica that is there is not given back before failures at `KEEP_PRICE` times the price would
     not pay for it either: to have it again would take a start-up time in which it serves nobody.
@@ -59,13 +59,12 @@ def priced_budgets(fleets: Fleets, certain: Fleets) -> tuple[float, float]:
         if not is_silent and bearable.any():
             floor = max(floor, int(np.argmax(bearable)))
         floor = min(floor, shares.size - 1)
-        ordering += float(shares[max(_last_that_pays(chain, weight), floor)])
+        ordering += float(shares[max(_cheapest(chain, weight), floor)])
         dear = weight if is_silent else KEEP_PRICE * weight
-        keeping += float(shares[max(_last_that_pays(chain, dear), floor)])
+        keeping += float(shares[max(_cheapest(chain, dear), floor)])
     return ordering, keeping
 
 
-def _last_that_pays(chain: Frontier, weight: float) -> int:
-    """Return the last option that takes away failures worth more than it costs."""
-    pays = np.diff(chain.costs) <= -weight * np.diff(chain.failure_shares)
-    return int(np.flatnonzero(pays)[-1]) + 1 if pays.any() else 0
+def _cheapest(chain: Frontier, weight: float) -> int:
+    """Return the option of which the price and the failures, at `weight`, are least together."""
+    return int(np.argmin(chain.costs + weight * chain.failure_shares))

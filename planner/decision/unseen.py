@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from predictors.residuals import PRIOR_POINTS
+
 # How fast loads thin out beyond what is forecast: half of them stay below 1.3 times that, and a
 # tenth go beyond 2.5 times (docs/adr/0025).
 TAIL_INDEX = 2.5
-# Slices of that tail, each told by its middle.
-TAIL_SLICES = np.array([0.5, 0.375, 0.125])
+# Slices of that tail, each told by its middle: with few, a plan would leap from one to the next.
+TAIL_SLICES = np.array([0.25, 0.2, 0.15, 0.125, 0.1, 0.075, 0.06, 0.04])
 TAIL_MULTIPLES = (1.0 - (np.cumsum(TAIL_SLICES) - 0.5 * TAIL_SLICES)) ** (-1.0 / TAIL_INDEX)
-# Intervals without anything new that are taken as seen before the first.
-PRIOR_INTERVALS = 24
 
 
 def with_unseen(
@@ -32,17 +32,18 @@ def with_unseen(
 
     Notes
     -----
-    After n intervals the next one brings something new with probability ``1 / (n + 1)``, the rule
-    of succession; how far it goes is Pareto's ``P(> x · mean) = x^−α``. At the price of a caution
-    of 1 hardly a replica would pay for so rare a load, and what it fails would only be borne; so it
-    comes in with caution, as ``1 − 1 / caution``.
+    After n intervals the next one brings something new with probability ``1 / (n + 25)``: the rule
+    of succession, the points of the errors' prior taken as seen. How far beyond the forecast it
+    goes is Pareto's ``P(> x · mean) = x^−α``. At the price of a caution of 1 hardly a replica would
+    pay for so rare a load, and what it fails would only be borne; so it comes in with caution, as
+    ``1 − 1 / caution``.
 
     Examples
     --------
     >>> with_unseen([(100.0, 1.0)], 100.0, 15, 2.0)[0]
     (100.0, 0.9875)
     """
-    share = max(1.0 - 1.0 / caution, 0.0) / (samples + PRIOR_INTERVALS + 1)
+    share = max(1.0 - 1.0 / caution, 0.0) / (samples + PRIOR_POINTS + 1)
     if share == 0.0 or mean_tps <= 0.0:
         return tuple(points)
     tail = zip((mean_tps * TAIL_MULTIPLES).tolist(), (share * TAIL_SLICES).tolist(), strict=True)

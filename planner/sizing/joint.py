@@ -16,7 +16,7 @@ BLOCK = 4
 # A goodput that differs by less than this is the same: then the cheaper fleet wins.
 TIE = 1e-9
 
-# Ways to staff a role that are looked at one by one; a matrix of this by 64 takes 10 MB.
+# Ways to staff a role that are looked at all; a matrix of this by 64 takes 10 MB.
 MAX_WAYS = 20_000
 
 
@@ -31,7 +31,7 @@ class Option:
     equivalent: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Options:
     """Ways to staff a role, ascending in what they are worth.
 

@@ -54,9 +54,10 @@ class Room:
         for _ in range(MOST_TRIES):
             self.rest.create(jobs(self.namespace), job_of(role, count, prefix=prefix))
             if self._gets_pods(name):
-                break
+                self.settled(prefix, **{role: count})
+                return
             self.delete_job(name)
-        self.settled(prefix, **{role: count})
+        raise AssertionError(f"{name} got no pods, {MOST_TRIES} times created")
 
     def _gets_pods(self, job: str) -> bool:
         try:

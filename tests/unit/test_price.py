@@ -14,13 +14,13 @@ USUAL_RPS, SURGE_RPS = 60.0, 160.0
 ROLES = [Role.PREFILL, Role.DECODE]
 
 
-def maybe(chance):
-    """Return a load that doubles and more with a chance, else stays."""
+def maybe(chance, usual_rps=USUAL_RPS, surge_rps=SURGE_RPS):
+    """Return a load that surges with a chance, else stays."""
     tokens = {}
     for role, length in ((Role.PREFILL, ISL), (Role.DECODE, OSL)):
-        points = ((USUAL_RPS * length, 1.0 - chance), (SURGE_RPS * length, chance))
-        tokens[role] = replace(token_load(USUAL_RPS * length), up_points=points)
-    return load(USUAL_RPS, tokens=tokens)
+        points = ((usual_rps * length, 1.0 - chance), (surge_rps * length, chance))
+        tokens[role] = replace(token_load(usual_rps * length), up_points=points)
+    return load(usual_rps, tokens=tokens)
 
 
 def planned(chance, caution=1.0):
@@ -29,8 +29,10 @@ def planned(chance, caution=1.0):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_surge_too_unlikely_to_order_for_is_enough_to_keep_what_is_there(role):
-    plan = planned(0.01)[role]
-    calm = planned(1e-6)[role]
+    plan, calm = (
+        size(service(), maybe(chance, 400.0, 520.0), Factors(), {}).pools[role]
+        for chance in (0.015, 1e-6)
+    )
     assert plan.up == calm.up
     assert plan.keep > plan.up
 

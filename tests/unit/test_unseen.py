@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from planner.decision.size import size
-from planner.decision.unseen import PRIOR_INTERVALS, TAIL_INDEX, with_unseen
+from planner.decision.unseen import TAIL_INDEX, with_unseen
 from planner.model import Factors, Role
+from predictors.residuals import PRIOR_POINTS
 from tests.builders import ISL, OSL, load, service, token_load
 
-USUAL_RPS = 400.0
 SEEN = ((90.0, 0.5), (110.0, 0.5))
 
 
@@ -31,37 +31,43 @@ def test_it_stays_a_distribution_and_what_was_seen_keeps_its_proportions(samples
     kept = dict(told)
     assert kept[90.0] == kept[110.0]
     new = 1.0 - kept[90.0] - kept[110.0]
-    assert new == pytest.approx((1.0 - 1.0 / caution) / (samples + PRIOR_INTERVALS + 1))
+    assert new == pytest.approx((1.0 - 1.0 / caution) / (samples + PRIOR_POINTS + 1))
 
 
 def test_the_tail_is_paretos():
     """Half of what is new lies beyond 2 ** (1 / α) times the forecast, an eighth beyond 8 ** …."""
     told = [(tps, chance) for tps, chance in with_unseen(SEEN, 100.0, 0, 1e9)
             if tps not in {90.0, 110.0}]  # fmt: skip
-    beyond = np.cumsum([chance for _, chance in told][::-1])[::-1] * (PRIOR_INTERVALS + 1)
+    beyond = np.cumsum([chance for _, chance in told][::-1])[::-1] * (PRIOR_POINTS + 1)
     middles = [tps / 100.0 for tps, _ in told]
     for below, above, share in zip(middles, middles[1:], beyond[1:], strict=False):
         assert below < share ** (-1.0 / TAIL_INDEX) < above
 
 
-def calm(caution, samples):
+def calm(caution, samples, rps):
     """A load that was never far from the usual, and what caution adds."""
     tokens = {}
     for role, length in ((Role.PREFILL, ISL), (Role.DECODE, OSL)):
-        tps = USUAL_RPS * length
+        tps = rps * length
         seen = ((0.98 * tps, 0.5), (1.02 * tps, 0.5))
         tokens[role] = token_load(tps, up_points=with_unseen(seen, tps, samples, caution))
     return load(tokens=tokens)
 
 
-def planned(caution, samples):
-    plan = size(service(caution=caution), calm(caution, samples), Factors(), {})
+def planned(caution, samples, rps=400.0):
+    plan = size(service(caution=caution), calm(caution, samples, rps), Factors(), {})
     return sum(pool.wanted for pool in plan.pools.values())
 
 
-def test_caution_buys_replicas_for_a_doubling_that_was_never_seen():
-    assert planned(40.0, 60) >= 1.5 * planned(1.0, 60)
+@pytest.mark.parametrize("rps", [100.0, 400.0, 3000.0])
+def test_caution_buys_replicas_for_a_load_that_was_never_seen_whatever_the_size(rps):
+    usual = planned(1.0, 60, rps)
+    assert planned(2.0, 60, rps) <= 1.05 * usual
+    assert 1.3 * usual <= planned(16.0, 60, rps) <= 1.6 * usual
+    assert planned(100.0, 60, rps) >= 3.0 * usual
 
 
 def test_with_longer_evidence_the_same_caution_buys_fewer():
-    assert planned(8.0, 0) > planned(8.0, 240) >= planned(1.0, 240)
+    fleets = [planned(16.0, samples) for samples in (0, 60, 240)]
+    assert fleets == sorted(fleets, reverse=True)
+    assert fleets[0] >= 2.0 * fleets[-1]
