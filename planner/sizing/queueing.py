@@ -164,8 +164,8 @@ def occupancy(ratios: Floats, levels: ArrayLike = 1) -> Floats:
     ratios
         Ratio birth(k − 1) / death(k) for k = 1 … n, shape (..., n): for decode
         ``λ E[OSL] ITL(k / c) / k``, state-dependent processor sharing, exact for Poisson
-        arrivals and insensitive to the length distribution (sizing §3). Zeros at the end cut a process
-        short.
+        arrivals and insensitive to the length distribution (sizing §3). Zeros at the end cut a
+        process short.
     levels
         Levels that each ratio stands for: so many equal steps at once; broadcast to `ratios`.
 
