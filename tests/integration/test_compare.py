@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,12 @@ def under_way() -> Iterator[tuple["subprocess.Popen[str]", int, list[str]]]:
 
 @pytest.mark.slow
 def test_the_time_left_is_shown_and_ctrl_c_keeps_what_is_finished(own_place: Path):
-    with under_way() as (run, terminal, shown):
+    with under_way() as (run, terminal, shown), ThreadPoolExecutor(1) as reader:
+        # A terminal that nobody reads is soon full, and whoever draws on it waits for ever.
+        rest = reader.submit(lambda: [*pieces(terminal)])
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of the group
         out, _ = run.communicate()
-        told = "".join([*shown, *pieces(terminal)])
+        told = "".join([*shown, *rest.result()])
     assert run.returncode == 0, told
     assert re.search(r"stopped by Ctrl-C: \d+ of \d+ runs are left", told)
     assert "Traceback" not in told
