@@ -84,10 +84,8 @@ def needs_of(
     needs = []
     for (multiples, weights), end in zip(weighed, ends, strict=True):
         rows = slice(end - multiples.size, end)
-        offered, most = (
-            staff.standing + staff.offered * load
-            for load in (float(np.sum(weights)), float(np.max(multiples)))
-        )
+        offered = staff.standing + staff.arriving * float(np.sum(weights))
+        most = staff.standing + staff.arriving * float(np.max(multiples))
         needs.append(Need(partial(_expected, table, rows, weights), offered, most, staff.worth))
     return tuple(needs)
 
@@ -102,12 +100,12 @@ def _multiples(points: Points, reference_tps: float) -> tuple[Floats, Floats]:
 class _Staff:
     """What a role's pools can do about a reference load.
 
-    `table` gives failing shares by multiples of that load and by replicas; `offered` is its work in
-    replicas, `standing` the work that is there besides.
+    `table` gives failing shares by multiples of that load and by replicas; `arriving` is its work
+    in replicas, `standing` the work that is there besides.
     """
 
     table: Callable[[Floats, Floats], Floats]
-    offered: float
+    arriving: float
     standing: float
     worth: Mapping[str, float]
 
@@ -125,13 +123,8 @@ def _prefill_staff(
     ]
     first = loads[0]
     speed = [1.0 / p.service_mean_s for p in loads]
-    standing = first.backlog_work_s / drain_s
-    return _Staff(
-        partial(prefill.failure_table, first),
-        first.arrivals_rps * first.service_mean_s,
-        standing,
-        _worth(pools, speed),
-    )
+    table = partial(prefill.failure_table, first)
+    return _Staff(table, first.arriving, first.standing, _worth(pools, speed))
 
 
 def _decode_staff(

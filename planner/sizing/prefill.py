@@ -54,9 +54,19 @@ class PrefillLoad:
         return max(second / self.service_mean_s**2 - 1.0, 0.0)
 
     @property
+    def arriving(self) -> float:
+        """Work that arrives [replicas]."""
+        return self.arrivals_rps * self.service_mean_s
+
+    @property
+    def standing(self) -> float:
+        """Work of the backlog while it drains [replicas]."""
+        return self.backlog_work_s / self.drain_s
+
+    @property
     def offered(self) -> float:
         """Offered work A [replicas], the backlog's drain included."""
-        return self.arrivals_rps * self.service_mean_s + self.backlog_work_s / self.drain_s
+        return self.arriving + self.standing
 
     @property
     def infeasible_share(self) -> float:
@@ -99,8 +109,7 @@ def failure_table(load: PrefillLoad, multiples: Floats, replicas: Floats) -> Flo
     out (`infeasible_share` counts them once). Falls strictly in c: what the tail formula leaves
     flat at 1 is ordered by the share a shedding queue could serve.
     """
-    drained = load.backlog_work_s / load.drain_s
-    offered = (load.arrivals_rps * load.service_mean_s * multiples + drained)[:, None]
+    offered = (load.arriving * multiples + load.standing)[:, None]
     feasible = load.slack_s >= 0.0
     if not feasible.any():
         return np.where((replicas > 0.0) | (offered <= 0.0), 0.0, 1.0)
