@@ -40,9 +40,9 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
     if service.sla.statistic is Statistic.MEAN:
         return _mean_plan(service, load, factors, room)
     target = aim(service, load, factors)
-    is_known = any(load.tokens[role].up_points for role in Role)
+    has_distribution = any(load.tokens[role].up_points for role in Role)
     # Beside what is ordered for: the mean load as if it were certain, or the one that is kept for.
-    beside = mean_point if is_known else kept_point
+    beside = mean_point if has_distribution else kept_point
     needs = {role: needs_of(service, load, factors, target, role, points_of(tokens), beside(tokens))
              for role, tokens in load.tokens.items()}  # fmt: skip
     up = {role: ordering for role, (ordering, _) in needs.items()}
@@ -52,7 +52,7 @@ def size(service: Service, load: Load, factors: Factors, room: Mapping[str, int]
                 for p in service.pools}  # fmt: skip
     free = Fleets(service, up, unlimited, target.failure_budget)
     legal = Fleets(service, up, ceilings, target.failure_budget, service.limits)
-    if is_known:
+    if has_distribution:
         budget, keep_budget = priced_budgets(free, replace(free, needs=other))
         kept = legal.cheapest(keep_budget)
     else:

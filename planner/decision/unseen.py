@@ -1,4 +1,4 @@
-"""Loads beyond all that was seen, for which no past error speaks. Pure."""
+"""Loads beyond the forecast, however far, for which no past error speaks. Pure."""
 
 from collections.abc import Sequence
 

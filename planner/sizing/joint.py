@@ -124,11 +124,10 @@ def staffing(
     where nothing but the ceilings limits them. Each way holds the one before, so that a load that
     moves a little moves few replicas.
     """
-    order = sorted(
-        enumerate(pools), key=lambda item: (item[1].price_per_replica / worth[item[1].name],
-                                            item[1].name))  # fmt: skip
+    order = sorted(pools, key=lambda p: (p.price_per_replica / worth[p.name], p.name))
+    place = {pool.name: i for i, pool in enumerate(pools)}
     # The pool that each further replica is of.
-    added = [i for i, p in order for _ in range(p.min_replicas, ceilings[p.name])]
+    added = [place[p.name] for p in order for _ in range(p.min_replicas, ceilings[p.name])]
     floors = np.array([[p.min_replicas for p in pools]], dtype=np.int64)
     one_more = np.eye(len(pools), dtype=np.int64)[added]
     replicas = np.cumsum(np.concatenate((floors, one_more)), axis=0)
