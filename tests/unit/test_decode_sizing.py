@@ -89,7 +89,7 @@ def test_poisson_failures_are_the_exact_chains_tail(replicas, fill):
     assert found == pytest.approx(exact_tail(sizes, replicas), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("replicas", [6, 20, 60])
+@pytest.mark.parametrize("replicas", [2, 3, 6, 20, 60])
 @pytest.mark.parametrize("fill", [0.9, 0.95, 0.98])
 def test_merging_levels_into_blocks_costs_under_three_percent(replicas, fill):
     sizes = batches()
