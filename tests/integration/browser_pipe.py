@@ -41,6 +41,7 @@ class Tab:
     session: str = ""
     console: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    _loaded: bool = False
     _id: int = 0
     _rest: bytes = b""
 
@@ -91,16 +92,22 @@ class Tab:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
+        # What the page before this one still says, of its server that is gone, is no word of this.
+        self._open("about:blank")
         self.console.clear()
         self.asked.clear()
-        self.call("Page.navigate", url=url)
-        while (event := self._read()).get("method") != "Page.loadEventFired":
-            self._note(event)
+        self._open(url)
 
     def photograph(self, path: Path) -> None:
         """Write the whole page as a PNG."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
+
+    def _open(self, url: str) -> None:
+        self._loaded = False
+        self.call("Page.navigate", url=url)
+        while not self._loaded:
+            self._note(self._read())
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -113,6 +120,8 @@ class Tab:
     def _note(self, event: dict[str, Any]) -> None:
         told = event.get("params", {})
         match event.get("method"):
+            case "Page.loadEventFired":
+                self._loaded = True
             case "Log.entryAdded":
                 self.console.append(told["entry"]["text"])
             case "Runtime.exceptionThrown":

@@ -151,6 +151,15 @@ def test_the_facts_and_pictures_need_no_script(tab, url):
     assert "prefill" in tab.run("document.querySelector('.numbers').innerText")
 
 
+def test_a_page_that_was_left_is_not_heard(tab, shown, url):
+    with serve("127.0.0.1:0", shown.site) as gone:
+        tab.look(gone)
+    # As often as it can, of a server that is gone.
+    tab.run("setInterval(refresh)")
+    tab.look(url)
+    assert not tab.console
+
+
 def test_an_error_would_be_seen(tab, url):
     tab.look(url)
     tab.run("setTimeout(() => { drew(); })")
