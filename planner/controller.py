@@ -16,7 +16,7 @@ from planner.adapters.memory import MemoryCluster
 from planner.adapters.probe import NearestProbe, PodProbe
 from planner.adapters.schedule import run_every, stop_on_signals
 from planner.adapters.telemetry import RecordFile, TickLog, configure_logging
-from planner.decision.rise import CHECK_S
+from planner.decision.looks import CHECK_S
 from planner.errors import ClusterError, InputError
 from planner.inventory import Inventory, Network
 from planner.model import Mode, Service, ServiceKey

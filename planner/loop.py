@@ -8,7 +8,7 @@ from planner.decision.contention import note_order
 from planner.decision.decide import Inputs, State, decide, rise
 from planner.decision.forecast import forecaster
 from planner.decision.history import fleet_of
-from planner.decision.rise import is_pressed, look
+from planner.decision.looks import is_pressed, look
 from planner.errors import ClusterError, MetricsError
 from planner.model import Decision, Fleet, Sample, Service
 from planner.ports import Cluster, Metrics, Telemetry
@@ -97,9 +97,10 @@ class Loop:
 
         Where it does not it is remembered here, else by `check`, which needs the fleet as well.
         """
-        if is_pressed(self.service, self._state.rise, sample):
+        if is_pressed(self.service, self._state.looks, sample):
             return True
-        self._state = replace(self._state, rise=look(self.service, self._state.rise, sample, now_s))
+        looks = look(self.service, self._state.looks, sample, now_s)
+        self._state = replace(self._state, looks=looks)
         return False
 
     def check(

@@ -12,7 +12,7 @@ import numpy as np
 from planner.adapters.clock import stopwatch_s
 from planner.adapters.memory import MemoryCluster, MemoryMetrics
 from planner.adapters.sources import source_named
-from planner.decision.rise import CHECK_S
+from planner.decision.looks import CHECK_S
 from planner.decision.size import size
 from planner.loop import Loop
 from planner.model import (

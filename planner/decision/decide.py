@@ -14,8 +14,9 @@ from planner.decision.correct import CorrectMemory, correct
 from planner.decision.drain import patch
 from planner.decision.forecast import ForecastMemory, age, forecast, learn
 from planner.decision.lead import lead_times_s
+from planner.decision.looks import LookMemory, arm, look
 from planner.decision.observe import observe
-from planner.decision.rise import Rise, RiseMemory, arm, look, rises
+from planner.decision.rise import Rise, rises
 from planner.decision.size import size
 from planner.decision.stuck import StuckCap, StuckMemory, note_stuck
 from planner.errors import ClusterError, MetricsError
@@ -57,7 +58,7 @@ class State:
     constrain: ConstrainMemory = field(default_factory=ConstrainMemory)
     contention: ContentionMemory = field(default_factory=ContentionMemory)
     stuck: StuckMemory = field(default_factory=StuckMemory)
-    rise: RiseMemory = field(default_factory=RiseMemory)
+    looks: LookMemory = field(default_factory=LookMemory)
     blind_since_s: float | None = None
 
 
@@ -139,8 +140,8 @@ def rise(
     """
     if isinstance(inputs.sample, MetricsError) or isinstance(inputs.fleet, ClusterError):
         return state, None
-    state = replace(state, rise=look(service, state.rise, inputs.sample, now_s))
-    risen = rises(service, state.rise, inputs.fleet)
+    state = replace(state, looks=look(service, state.looks, inputs.sample, now_s))
+    risen = rises(service, state.looks, inputs.fleet)
     if not risen:
         return state, None
     noted, standing, contest = _stand(service, state, inputs.fleet, now_s)
@@ -227,7 +228,7 @@ def _decide(
         transfer = standing.fleet.transfer or service.transfer
         sized = replace(service, transfer=transfer)
         plan = size(sized, load, factors, room)
-        state = replace(state, rise=arm(sized, state.rise, load, factors))
+        state = replace(state, looks=arm(sized, state.looks, load, factors))
     else:
         plan = _first_plan(service, current, is_asked=seen.arrivals_rps > 0.0)
     memory, desired, capped = constrain(service, state.constrain, plan, current, room, now_s)

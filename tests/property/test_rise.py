@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.decision.decide import Inputs, State, rise
-from planner.decision.rise import CHECK_S, Limit, RiseMemory, look, rises
+from planner.decision.looks import CHECK_S, Capacity, LookMemory, look
+from planner.decision.rise import rises
 from planner.model import Limits, Mode, Role, Sample, Service
 from tests.builders import START_S, fleet, pod_sample, pool, service
 
@@ -19,7 +20,7 @@ SERVICE = service(
     pools=(pool(Role.PREFILL, max_replicas=MAX), pool(Role.DECODE, max_replicas=MAX)),
     limits=Limits(gpus={"h200": BUDGET}),
 )
-LIMITS = {"prefill": Limit(10.0, 0.4), "decode": Limit(batch=20)}
+CAPACITIES = {"prefill": Capacity(10.0, 0.4), "decode": Capacity(batch=20)}
 
 counts = st.floats(0.0, 1e5)
 # By pod: finished since the last look, waiting, running.
@@ -55,7 +56,7 @@ def ordered(
     seen: list[Sample], prefill: int, decode: int, room: dict[str, int], of: Service = SERVICE
 ) -> tuple[State, list[dict[str, int]]]:
     """Return the state and what each check patched, the fleet following at once."""
-    state = State(rise=RiseMemory(LIMITS))
+    state = State(looks=LookMemory(CAPACITIES))
     now, patches = {"prefill": prefill, "decode": decode}, []
     for sample in seen:
         inputs = Inputs(sample, fleet(sample.at_s, room, **now))
@@ -106,8 +107,8 @@ def test_more_waiting_at_every_look_never_orders_less(seen, more, size):
     assert all(other[name].replicas >= found.replicas for name, found in one.items())
 
 
-def looked(read: list[Sample]) -> RiseMemory:
-    memory = RiseMemory(LIMITS)
+def looked(read: list[Sample]) -> LookMemory:
+    memory = LookMemory(CAPACITIES)
     for sample in read:
         memory = look(SERVICE, memory, sample, sample.at_s)
     return memory
@@ -117,7 +118,7 @@ def looked(read: list[Sample]) -> RiseMemory:
 def test_only_acting_patches(mode: Mode):
     seen = samples([[(50.0, 100.0 * k, 1.0)] for k in range(5)])
     of = replace(SERVICE, mode=mode)
-    state = State(rise=RiseMemory(LIMITS))
+    state = State(looks=LookMemory(CAPACITIES))
     told = []
     for sample in seen:
         inputs = Inputs(sample, fleet(sample.at_s))

@@ -6,22 +6,14 @@ from dataclasses import dataclass, replace
 import pytest
 
 from planner.decision.decide import Inputs, State, rise
-from planner.decision.rise import (
-    CHECK_S,
-    Limit,
-    Look,
-    RiseMemory,
-    arm,
-    is_pressed,
-    look,
-    rises,
-)
+from planner.decision.looks import CHECK_S, Capacity, Look, LookMemory, arm, is_pressed, look
+from planner.decision.rise import rises
 from planner.model import Factors, Fleet, Mode, Pod, PoolFleet, Role, Sample, Service
 from tests.builders import START_S, fleet, load, pod_sample, pool, service
 
 # A replica of prefill takes 10 prompts/s, and prompts may wait 400 ms on average; one of decode
 # runs 50 sequences.
-LIMITS = {"prefill": Limit(10.0, 0.4), "decode": Limit(batch=50)}
+CAPACITIES = {"prefill": Capacity(10.0, 0.4), "decode": Capacity(batch=50)}
 SERVICE = service()
 ONE_EACH = fleet(prefill=1, decode=1)
 
@@ -48,8 +40,8 @@ def sample(at_s: float, *pods: Seen, first: int = 0) -> Sample:
 
 def looked(
     looks: Sequence[Sequence[Seen]], every_s: float = CHECK_S, of: Service = SERVICE
-) -> RiseMemory:
-    memory = RiseMemory(LIMITS)
+) -> LookMemory:
+    memory = LookMemory(CAPACITIES)
     for k, pods in enumerate(looks):
         at_s = START_S + k * every_s
         memory = look(of, memory, sample(at_s, *pods), at_s)
@@ -66,7 +58,7 @@ def queueing(
     ]
 
 
-def wanted(memory: RiseMemory, now: Fleet | None = None, of: Service = SERVICE) -> dict[str, int]:
+def wanted(memory: LookMemory, now: Fleet | None = None, of: Service = SERVICE) -> dict[str, int]:
     found = rises(of, memory, now or fleet(prefill=1, decode=1))
     return {name: rise.replicas for name, rise in found.items()}
 
@@ -112,18 +104,18 @@ def test_a_failure_that_is_dearer_works_the_queue_off_sooner():
 
 
 def test_arrivals_that_come_in_bursts_are_less_sure():
-    bursty = dict(LIMITS, prefill=replace(LIMITS["prefill"], dispersion=60.0))
+    bursty = dict(CAPACITIES, prefill=replace(CAPACITIES["prefill"], dispersion=60.0))
     memory = looked(queueing(18.0))
-    assert wanted(replace(memory, limits=bursty))["prefill"] < wanted(memory)["prefill"]
+    assert wanted(replace(memory, capacities=bursty))["prefill"] < wanted(memory)["prefill"]
 
 
 def test_decode_is_ordered_for_what_prefill_will_hand_over():
     # 16.9 arrive surely and 8.9 more each second from the queue: with 95 %, of 5.3/s each.
-    limits = dict(LIMITS, decode=Limit(5.3, batch=50))
-    memory = replace(looked(queueing(18.0)), limits=limits)
+    capacities = dict(CAPACITIES, decode=Capacity(5.3, batch=50))
+    memory = replace(looked(queueing(18.0)), capacities=capacities)
     assert wanted(memory) == {"prefill": 3, "decode": 6}
     assert wanted(memory, fleet(prefill=3, decode=6)) == {}
-    calm = replace(looked([[Seen(90.0 * k)] for k in range(4)]), limits=limits)
+    calm = replace(looked([[Seen(90.0 * k)] for k in range(4)]), capacities=capacities)
     assert wanted(calm) == {}
 
 
@@ -133,8 +125,8 @@ def test_decode_is_ordered_for_what_prefill_will_hand_over():
 )
 def test_decode_is_not_ordered_for_what_prefill_can_not_hand_over(most: int, replicas: int):
     """Of 300/s one replica of prefill, and six of them, take 10/s each."""
-    limits = dict(LIMITS, decode=Limit(5.3, batch=50))
-    memory = replace(looked(queueing(300.0)), limits=limits)
+    capacities = dict(CAPACITIES, decode=Capacity(5.3, batch=50))
+    memory = replace(looked(queueing(300.0)), capacities=capacities)
     of = service(pools=(pool(max_replicas=most), pool(Role.DECODE)))
     handed_rps = 10.0 * min(most, 6)
     found = rises(of, memory, fleet(prefill=1, decode=1))
@@ -144,8 +136,8 @@ def test_decode_is_not_ordered_for_what_prefill_can_not_hand_over(most: int, rep
 
 def test_what_decode_has_ordered_counts_before_it_serves():
     pools = (pool(), pool(Role.DECODE), pool(Role.DECODE, name="cheap"))
-    limits = dict(LIMITS, decode=Limit(6.0, batch=50), cheap=Limit(6.0, batch=50))
-    memory = replace(looked(queueing(18.0)), limits=limits)
+    capacities = dict(CAPACITIES, decode=Capacity(6.0, batch=50), cheap=Capacity(6.0, batch=50))
+    memory = replace(looked(queueing(18.0)), capacities=capacities)
     now_s = memory.looks["prefill"][-1].at_s
     starting = tuple(Pod(f"cheap-{i}", now_s) for i in range(8))
     fleets = {
@@ -164,9 +156,9 @@ def test_a_queue_that_nobody_joins_orders_nothing():
 def test_less_sure_arrivals_never_order_more():
     orders = []
     for dispersion in (1.0, 5.0, 9.0, 10.0, 11.0, 50.0):
-        limit = replace(LIMITS["prefill"], rate_rps=0.2, dispersion=dispersion)
+        capacity = replace(CAPACITIES["prefill"], rate_rps=0.2, dispersion=dispersion)
         memory = looked([[Seen(k * 0.2 * CHECK_S, 51.0 + 3.0 * k)] for k in range(4)])
-        found = wanted(replace(memory, limits=dict(LIMITS, prefill=limit)))
+        found = wanted(replace(memory, capacities=dict(CAPACITIES, prefill=capacity)))
         orders.append(found.get("prefill", 1))
     assert orders[0] > 1
     assert orders == sorted(orders, reverse=True)
@@ -191,9 +183,9 @@ def test_a_pod_without_a_node_serves_no_sooner_than_another_order():
 
 
 def test_the_order_for_what_is_handed_over_says_so():
-    limits = dict(LIMITS, decode=Limit(6.0, batch=50))
+    capacities = dict(CAPACITIES, decode=Capacity(6.0, batch=50))
     of = service(mode=Mode.ACT)
-    state, looks = State(rise=RiseMemory(limits)), queueing(18.0)
+    state, looks = State(looks=LookMemory(capacities)), queueing(18.0)
     for k, pods in enumerate(looks):
         at_s = START_S + k * CHECK_S
         inputs = Inputs(sample(at_s, *pods), fleet(at_s, prefill=1, decode=1))
@@ -206,10 +198,10 @@ def test_the_order_for_what_is_handed_over_says_so():
 
 def test_pools_of_decode_share_what_comes_as_they_share_what_is_ordered():
     pools = (pool(), pool(Role.DECODE), pool(Role.DECODE, name="cheap"))
-    limits = dict(LIMITS, decode=Limit(6.0, batch=50), cheap=Limit(3.0, batch=25))
+    capacities = dict(CAPACITIES, decode=Capacity(6.0, batch=50), cheap=Capacity(3.0, batch=25))
     memory = looked(queueing(18.0))
     looks = {**memory.looks, "decode": crowd(1.0), "cheap": crowd(1.0, pods=2)}
-    memory = replace(memory, limits=limits, looks=looks)
+    memory = replace(memory, capacities=capacities, looks=looks)
     fleets = {"prefill": PoolFleet(1), "decode": PoolFleet(1), "cheap": PoolFleet(2)}
     now = Fleet(memory.looks["prefill"][-1].at_s, fleets)
     assert wanted(memory, now, service(pools=pools)) == {"prefill": 3, "decode": 3, "cheap": 5}
@@ -225,9 +217,9 @@ def test_sequences_that_grow_in_number_order_for_more_than_are_inside():
 
 
 def test_a_slow_batch_orders_for_those_on_target_and_not_for_its_pile():
-    even = RiseMemory({"decode": Limit(batch=20)}, {"decode": crowd(30.0)})
-    slow = RiseMemory(
-        {"decode": Limit(batch=20, itl_s=(0.01,) * 21 + (0.02,) * 100)}, {"decode": crowd(30.0)}
+    even = LookMemory({"decode": Capacity(batch=20)}, {"decode": crowd(30.0)})
+    slow = LookMemory(
+        {"decode": Capacity(batch=20, itl_s=(0.01,) * 21 + (0.02,) * 100)}, {"decode": crowd(30.0)}
     )
     assert wanted(even) == {"decode": 2}
     assert wanted(slow) == {}
@@ -305,7 +297,7 @@ def test_nothing_ready_and_nothing_planned_order_nothing():
         "decode": PoolFleet(1),
     })  # fmt: skip
     assert wanted(memory, starting) == {}
-    assert wanted(replace(memory, limits={})) == {}
+    assert wanted(replace(memory, capacities={})) == {}
 
 
 def test_a_wide_replica_is_counted_in_replicas():
@@ -323,7 +315,7 @@ def test_looks_a_scrape_apart_make_a_rate_too():
 
 
 def test_the_same_scrape_seen_twice_is_one_look():
-    memory = RiseMemory(LIMITS)
+    memory = LookMemory(CAPACITIES)
     for k, pods in enumerate(queueing(30.0, looks=2)):
         for again_s in (0.0, 1.0, 2.0):
             at_s = START_S + 15.0 * k
@@ -369,7 +361,7 @@ CALM: list[Callable[[], list[list[Seen]]]] = [
 
 
 def test_a_plan_arms_the_check_with_what_a_replica_can_do():
-    armed = arm(SERVICE, RiseMemory(), load(10.0), Factors()).limits
+    armed = arm(SERVICE, LookMemory(), load(10.0), Factors()).capacities
     assert 5.0 < armed["prefill"].rate_rps < 100.0
     assert 0.0 < armed["prefill"].slack_s < SERVICE.sla.ttft_s
     assert armed["decode"].batch > 10
