@@ -168,10 +168,11 @@ def pool_occupancy(
     top = np.maximum((replicas * most).astype(int), 1)[:, None]
     block = -(-top // GRID)
     steps = np.arange(int(np.max(-(-top // block))))
+    below = steps * block.astype(float)
     # Births into the block's middle levels; block = 1 is the exact chain.
-    middles = steps * block + (0.5 * (block - 1) + 1.0)
+    middles = below + (0.5 * (block - 1) + 1.0)
     itl_s = np.interp(middles / replicas[:, None], np.arange(load.itl_s.size), load.itl_s)
-    ratios = np.where(steps * block < top, output_tps[:, None] * itl_s / middles, 0.0)
+    ratios = np.where(below < top, output_tps[:, None] * itl_s / middles, 0.0)
     levels = np.arange(steps.size + 1) * block.astype(float)
     return levels, occupancy(ratios, block)
 
