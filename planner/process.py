@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 # Objects made and not freed before the youngest are searched for cycles, and how often the older
-# are then. A decision makes thousands, and none that refer to one another: at Python's own 700 the
-# searches were a twentieth of a tick, and a fifth of the longest.
+# are then. A decision makes thousands, and none in a cycle: at Python's own 700 every tick is
+# searched several times for nothing, and a search of the older makes the longest of them.
 SEARCHED = (20_000, 20, 20)
 
 

@@ -17,8 +17,8 @@ LOG_HORIZONS = np.log(HORIZONS_S)
 STRETCHES_S = np.geomspace(0.5, 128.0, 13)
 LOG_STRETCHES = np.log(STRETCHES_S)
 
-# Logarithm of a share that is next to nothing, and still no denormal number: those take ten times
-# as long.
+# Logarithm of a share that is next to nothing, and still no denormal number: those take several
+# times as long.
 LOG_NOTHING = -700.0
 
 
