@@ -18,10 +18,10 @@ from pathlib import Path
 from planner.adapters.clock import pause, stopwatch_s
 from tests.cluster import build
 from tests.cluster.control_plane import ControlPlane, running_control_plane
-from tests.cluster.parts import free_ports
 from tests.cluster.processes import Process
 from tests.cluster.topologies import eight_nodes, seven_switches
 from tests.cluster.waiting import wait_for
+from tests.ports import free_port
 
 TOPOLOGIES = {"seven-switches": seven_switches, "eight-nodes": eight_nodes}
 END_S = 20.0
@@ -184,7 +184,7 @@ def _prometheus(run: Path) -> Iterator[str]:
     jobs = [{"job_name": "files", "file_sd_configs": [{"files": [f"{run}/targets/*.json"]}]}]
     config = {"global": {"scrape_interval": "5s"}, "scrape_configs": jobs}
     (run / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
-    listen = f"127.0.0.1:{free_ports(['prometheus'])['prometheus']}"
+    listen = f"127.0.0.1:{free_port()}"
     command = [
         program,
         f"--config.file={run / 'prometheus.yml'}",

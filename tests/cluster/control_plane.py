@@ -12,12 +12,13 @@ from pathlib import Path
 from tests.cluster import build
 from tests.cluster.certificates import make_certificates, write_kubeconfig
 from tests.cluster.installation import default_queue_is_open, install_volcano
-from tests.cluster.parts import Part, Site, free_ports, parts
+from tests.cluster.parts import PORT_NAMES, Part, Site, parts
 from tests.cluster.processes import Process
 from tests.cluster.rest import HYPER_NODES, NAMESPACES, NODES, Rest, apps, core, jobs
 from tests.cluster.topologies import Topology
 from tests.cluster.waiting import wait_for
 from tests.cluster.workloads import has_condition
+from tests.ports import free_ports
 
 START_S = 60.0
 # Volcano's default is 1 s; a test waits for several cycles, one after another.
@@ -30,7 +31,7 @@ class ControlPlane:
 
     def __init__(self, binaries: Path, folder: Path, schedule_period_s: float) -> None:
         trust = make_certificates(folder)
-        self.site = Site(binaries, folder, free_ports(), trust, schedule_period_s)
+        self.site = Site(binaries, folder, free_ports(PORT_NAMES), trust, schedule_period_s)
         self.url = self.site.url("kube-apiserver", "https")
         self.ca = trust.ca
         self.kubeconfig = self.site.kubeconfig

@@ -1,8 +1,7 @@
 """The command line of each part, and the question that tells whether it serves."""
 
-import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +37,6 @@ KUBERNETES_CONTROLLERS = (
 # ServiceAccount: nobody makes a `default` account. TaintNodesByCondition: nobody would take the
 # not-ready taint off again, there is no node lifecycle controller.
 ADMISSION_OFF = "ServiceAccount,TaintNodesByCondition"
-# Below Linux's ephemeral range (32768 and up), where an outgoing connection of one part may take
-# the port of another between the choice and the start, or while that other is down.
-PORTS = range(20000, 32000)
 PORT_NAMES = (
     "etcd",
     "etcd-peer",
@@ -80,25 +76,6 @@ class Part:
     name: str
     arguments: tuple[str, ...]
     serves: Callable[[], bool]
-
-
-def free_ports(names: Sequence[str] = PORT_NAMES) -> dict[str, int]:
-    """Choose a free port for each name; restarts use the same again."""
-    chosen: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        if len(chosen) == len(names):
-            break
-        if _is_free(port):
-            chosen.append(port)
-    return dict(zip(names, chosen, strict=True))
-
-
-def _is_free(port: int) -> bool:
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
 
 
 def parts(site: Site, rest: Rest) -> dict[str, Part]:

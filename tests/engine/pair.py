@@ -16,9 +16,9 @@ from typing import Any
 import requests
 
 from planner.adapters.clock import stopwatch_s
-from tests.cluster.parts import free_ports
 from tests.engine.build import Engine
 from tests.engine.server import EAGER, MODEL_NAME, EngineServer
+from tests.ports import free_port
 
 # What tells a prefill server that somebody else will decode.
 HAND_OVER = {
@@ -113,7 +113,7 @@ def _server(engine: Engine, log: Path, core: int, role: str) -> EngineServer:
     transfer = {"kv_connector": "NixlConnector", "kv_role": role, "kv_buffer_device": "cpu"}
     environment = {
         "VLLM_NIXL_SIDE_CHANNEL_HOST": "127.0.0.1",
-        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_ports(["side channel"])["side channel"]),
+        "VLLM_NIXL_SIDE_CHANNEL_PORT": str(free_port()),
         "UCX_TLS": "tcp,self,sm",
     }
     flags = [EAGER, "--kv-transfer-config", json.dumps(transfer)]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import requests
 
-from tests.cluster.parts import free_ports
 from tests.cluster.waiting import wait_for
 from tests.engine.build import Engine
+from tests.ports import free_port
 
 KEEPER = Path(__file__).with_name("keeper.py")
 MODEL_NAME = "tiny"
@@ -41,7 +41,7 @@ class EngineServer:
     flags: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     core: int = 0
-    port: int = field(default_factory=lambda: free_ports(["http"])["http"])
+    port: int = field(default_factory=free_port)
     _keeper: "subprocess.Popen[bytes] | None" = None
 
     @property

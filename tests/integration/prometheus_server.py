@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 import requests
 
 from planner.adapters.clock import Deadline, pause
+from tests.ports import free_port
 
 START_S = 60.0  # a loaded machine needs some seconds to start a Prometheus
 NO_SCRAPES = "global: {scrape_interval: 15s}\n"
@@ -44,11 +44,6 @@ class Server:
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

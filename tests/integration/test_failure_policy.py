@@ -26,7 +26,6 @@ from tests.integration.prometheus_server import (
     Answer,
     Server,
     backfill,
-    free_port,
     page,
     prometheus,
 )
@@ -41,6 +40,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
+from tests.ports import free_port
 
 NOW_S = 1500.0  # the wall clock's now, from the beginning of the past
 SCRAPES = 140

@@ -14,9 +14,9 @@ from planner.__main__ import main
 from planner.adapters.clock import stopwatch_s
 from profiles import Profile, read_profile
 from tests.cluster.certificates import make_certificates
-from tests.cluster.parts import free_ports
 from tests.cluster.waiting import wait_for
 from tests.integration.scripted_engine import DIES_AFTER, ScriptedEngine, serving
+from tests.ports import free_port
 
 SCRIPT = Path(__file__).with_name("scripted_engine.py")
 SMALL = [
@@ -208,7 +208,7 @@ def test_without_metrics_flags_say_what_the_engine_does_not():
 
 
 def test_an_engine_that_is_not_there_is_one_line(capsys):
-    port = free_ports(["http"])["http"]
+    port = free_port()
     assert run("--endpoint", f"http://127.0.0.1:{port}") == 1
     assert f"127.0.0.1:{port}: Failed to establish" in (told := one_line(capsys))
     assert "Connection refused; see that it runs" in told

@@ -27,7 +27,7 @@ from planner.ports import Metrics
 from planner.record import TickRecord
 from planner.supervisor import Supervisor
 from tests.integration import prometheus_server
-from tests.integration.prometheus_server import Server, backfill, free_port, prometheus, wait_for
+from tests.integration.prometheus_server import Server, backfill, prometheus, wait_for
 from tests.integration.recorded_past import (
     ROOT,
     Past,
@@ -37,6 +37,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
+from tests.ports import free_port
 
 NOW_S = 2400.0  # the wall clock's now, from the beginning of the past
 ORDERS = {900.0: ("prefill", 4), 1350.0: ("decode", 3), 1800.0: ("prefill", 2)}

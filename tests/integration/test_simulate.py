@@ -13,7 +13,7 @@ import pytest
 from planner.__main__ import main
 from planner.adapters.exposition import openmetrics_format
 from planner.simulation.traces import Trace
-from tests.integration.prometheus_server import backfill, free_port, prometheus
+from tests.integration.prometheus_server import backfill, prometheus
 from tests.integration.recorded_past import (
     ROOT,
     conversations,
@@ -22,6 +22,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
+from tests.ports import free_port
 
 MINUTES = 20
 PROFILE = ROOT / "profiles" / "data" / "llama-3.1-8b-fp8-h200.json"
