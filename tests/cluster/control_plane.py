@@ -24,6 +24,7 @@ START_S = 60.0
 # Volcano's default is 1 s; a test waits for several cycles, one after another.
 SCHEDULE_PERIOD_S = 0.2
 WORKLOADS = ("deployments", "statefulsets", "replicasets")
+SERVERS = ("etcd", "kube-apiserver")
 
 
 class ControlPlane:
@@ -40,6 +41,7 @@ class ControlPlane:
         self._parts = parts(self.site, self.rest)
         self._processes = {part.name: self._process(part) for part in self._parts.values()}
         self._topology = Topology((), ())
+        self._had_outage = False
 
     def _process(self, part: Part) -> Process:
         command = [str(self.site.binaries / part.name), *part.arguments]
@@ -91,15 +93,33 @@ class ControlPlane:
 
     def kill(self, name: str) -> None:
         """End a part without any warning, as a crash would."""
+        self._had_outage |= name in SERVERS
         self._processes[name].kill()
 
     def freeze(self, name: str) -> None:
         """Let a part hang: it accepts connections and never answers."""
+        self._had_outage |= name in SERVERS
         self._processes[name].freeze()
 
     def go_on(self, name: str) -> None:
         """Let a frozen part run again."""
         self._processes[name].go_on()
+
+    def recover(self) -> None:
+        """Start whatever met an outage of the servers anew, so that it sees all that is there.
+
+        A client that met one looks again after up to `waiting.OUTAGE_S`, each of its watches by
+        itself. A Job created meanwhile may never get a pod: Volcano's job controller makes pods
+        when it sees the PodGroup change to Inqueue, and one that it first sees there has not
+        changed (`updatePodGroup` in its pkg/controllers/job, the only handler of PodGroups).
+        """
+        if not self._had_outage:
+            return
+        clients = [name for name in self.names if name not in SERVERS]
+        for name in clients:
+            self.kill(name)
+        self.start(*clients)
+        self._had_outage = False
 
     def rss_mib(self) -> dict[str, float]:
         """Return the memory of each part [MiB]."""

@@ -36,7 +36,7 @@ from planner.supervisor import Supervisor
 from tests.builders import ISL, LENGTHS, OSL, histogram, pod_sample, pool, service
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.rest import Manifest, Rest, jobs
-from tests.cluster.waiting import patience, wait_for
+from tests.cluster.waiting import OUTAGE_S, patience, wait_for
 from tests.cluster.workloads import is_ready, pod_template, pods_of, task, volcano_job
 
 FLOOR, CEILING = 1, 6
@@ -287,5 +287,4 @@ def wait_ready(rest: Rest, namespace: str, rps: float) -> None:
             for name, count in NEEDED[rps].items()
         )
 
-    # Informers that met an outage come back after half a minute.
-    wait_for(f"the pods for {rps:g} requests/s are Ready", all_are, 60.0)
+    wait_for(f"the pods for {rps:g} requests/s are Ready", all_are, OUTAGE_S)

@@ -11,6 +11,9 @@ from planner.adapters.clock import Deadline, pause
 T = TypeVar("T")
 
 LOOK_EVERY_S = 0.05
+# After an outage of the API server its clients look again after up to 30 s and as much again by
+# chance (client-go's reflector); one waits for another.
+OUTAGE_S = 120.0
 LOADED = 3.0  # deadlines are for a machine of our own; on a busy one they are this much longer
 
 

@@ -67,7 +67,8 @@ def own_control_plane(
 
 @pytest.fixture
 def own_namespace(own_control_plane: ControlPlane) -> Iterator[str]:
-    # As `namespace`, in the module's own control plane.
+    # As `namespace`, in the module's own control plane; whatever the test did to it is made good.
     name = own_control_plane.add_namespace()
     yield name
+    own_control_plane.recover()
     own_control_plane.remove_namespace(name)

@@ -12,7 +12,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.processes import LEASH, Process
 from tests.cluster.rest import HYPER_NODES, NODES, Refused, apps, core, jobs
 from tests.cluster.topologies import GPU, GPU_TYPE, SWITCH_TYPE, eight_nodes, seven_switches
-from tests.cluster.waiting import always, wait_for
+from tests.cluster.waiting import OUTAGE_S, always, wait_for
 from tests.cluster.workloads import (
     deployment,
     is_ready,
@@ -22,8 +22,6 @@ from tests.cluster.workloads import (
     task,
     volcano_job,
 )
-
-OUTAGE_S = 60.0  # after an outage clients look again after up to half a minute
 
 
 def ready_pods(plane: ControlPlane, namespace: str) -> int:
@@ -113,6 +111,20 @@ def test_a_killed_part_comes_back_and_nothing_is_lost(
     assert set(pods_of(rest, own_namespace, "pd")) == before
     rest.patch(jobs(own_namespace, "pd"), scale((0, 3)))
     wait_for("3 Ready", lambda: ready_pods(plane, own_namespace) == 3, OUTAGE_S)
+
+
+def test_what_was_cut_off_for_long_sees_all_there_is_once_it_recovered(
+    own_control_plane: ControlPlane, own_namespace
+):
+    plane = own_control_plane
+    plane.lay_out(eight_nodes())
+    plane.kill("kube-apiserver")
+    # Nothing tells how often a watch was refused; by now its next try is 6 to 13 s away.
+    always("it is down", lambda: "kube-apiserver" in plane.ended_by_themselves(), for_s=8.0)
+    plane.start("kube-apiserver")
+    plane.recover()
+    plane.rest.create(jobs(own_namespace), volcano_job("pd", task("p", 2)))
+    wait_for("2 Ready", lambda: ready_pods(plane, own_namespace) == 2)
 
 
 def test_a_frozen_scheduler_places_nothing_until_it_goes_on(

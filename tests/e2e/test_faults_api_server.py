@@ -24,10 +24,8 @@ from tests.cluster.pilot import (
 )
 from tests.cluster.rest import Refused, core, jobs
 from tests.cluster.topologies import eight_nodes
-from tests.cluster.waiting import patience, wait_for
+from tests.cluster.waiting import OUTAGE_S, patience, wait_for
 
-# Informers that met an outage come back after half a minute.
-OUTAGE_S = 60.0
 IMPATIENT_S, DRAIN_S = 1.0, 2.0
 
 
