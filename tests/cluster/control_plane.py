@@ -5,6 +5,7 @@ again by itself. It ends with the process that started it, however that ends.
 """
 
 import contextlib
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from tests.cluster.processes import Process
 from tests.cluster.rest import HYPER_NODES, NAMESPACES, NODES, Rest, apps, core, jobs
 from tests.cluster.topologies import Topology
 from tests.cluster.waiting import wait_for
-from tests.cluster.workloads import has_condition
+from tests.cluster.workloads import has_condition, task, volcano_job
 from tests.ports import free_ports
 
 START_S = 60.0
+FIRST_POD_S = 3.0  # after a Job is created Volcano makes its pods within about half a second
 # Volcano's default is 1 s; a test waits for several cycles, one after another.
 SCHEDULE_PERIOD_S = 0.2
 WORKLOADS = ("deployments", "statefulsets", "replicasets")
@@ -69,6 +71,29 @@ class ControlPlane:
         # Last: it creates the queues, which the webhooks have to admit.
         self.start("vc-scheduler")
         wait_for("the queue is open", lambda: default_queue_is_open(self.rest), START_S)
+        self._wait_until_jobs_get_pods()
+
+    def _wait_until_jobs_get_pods(self) -> None:
+        """Create Jobs until one gets its pod, on no node.
+
+        Where the job controller's watch of PodGroups begins late, a Job waits for ever: `recover`.
+        """
+        namespace, names = self.add_namespace(), map("first-{}".format, itertools.count())
+
+        def has_pod() -> bool:
+            return bool(self.rest.items(core(namespace, "pods")))
+
+        def gets_pod() -> bool:
+            free = {"spec": {"containers": [{"name": "free", "image": "free"}]}}
+            self.rest.create(
+                jobs(namespace), volcano_job(next(names), task("free", 1, template=free))
+            )
+            with contextlib.suppress(AssertionError):
+                return wait_for("its pod", has_pod, FIRST_POD_S)
+            return False
+
+        wait_for("a Job gets its pod", gets_pod, START_S)
+        self.remove_namespace(namespace)
 
     def start(self, *names: str) -> None:
         """Start parts that do not run, together, and wait until each serves."""
@@ -119,6 +144,7 @@ class ControlPlane:
         for name in clients:
             self.kill(name)
         self.start(*clients)
+        self._wait_until_jobs_get_pods()
         self._had_outage = False
 
     def rss_mib(self) -> dict[str, float]:
