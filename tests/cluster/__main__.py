@@ -21,7 +21,7 @@ from tests.cluster.control_plane import ControlPlane, running_control_plane
 from tests.cluster.processes import Process
 from tests.cluster.topologies import eight_nodes, seven_switches
 from tests.cluster.waiting import wait_for
-from tests.ports import free_port
+from tests.loopback import free_port
 
 TOPOLOGIES = {"seven-switches": seven_switches, "eight-nodes": eight_nodes}
 END_S = 20.0

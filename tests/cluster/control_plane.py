@@ -19,7 +19,7 @@ from tests.cluster.rest import HYPER_NODES, NAMESPACES, NODES, Rest, apps, core,
 from tests.cluster.topologies import Topology
 from tests.cluster.waiting import wait_for
 from tests.cluster.workloads import has_condition, task, volcano_job
-from tests.ports import free_ports
+from tests.loopback import free_ports
 
 START_S = 60.0
 FIRST_POD_S = 3.0  # after a Job is created Volcano makes its pods within about half a second

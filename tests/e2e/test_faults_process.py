@@ -23,7 +23,7 @@ from tests.cluster.processes import Process
 from tests.cluster.scripted_servers import ScriptedServers, served
 from tests.cluster.topologies import eight_nodes
 from tests.cluster.waiting import patience, wait_for
-from tests.ports import free_port
+from tests.loopback import free_port
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "data" / "llama-3.1-8b-fp8-h200.json"
 INTERVAL_S, DRAIN_S, WINDOW_S, FALLBACK_S = 5.0, 4.0, 10.0, 10.0

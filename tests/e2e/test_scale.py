@@ -28,7 +28,7 @@ from tests.cluster.topologies import Topology, eight_nodes, of_size
 from tests.cluster.waiting import patience, wait_for
 from tests.cluster.workloads import is_ready, pods_of, task, volcano_job
 from tests.integration.prometheus_server import prometheus
-from tests.ports import free_port
+from tests.loopback import free_port
 
 SCENARIO = Path(__file__).parents[2] / "manifests" / "overlays" / "scenario" / "planner"
 JOBS = {"prefill": "pd-prefill-service", "decode": "pd-decode-service"}

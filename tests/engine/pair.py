@@ -18,7 +18,7 @@ import requests
 from planner.adapters.clock import stopwatch_s
 from tests.engine.build import Engine
 from tests.engine.server import EAGER, MODEL_NAME, EngineServer
-from tests.ports import free_port
+from tests.loopback import free_port
 
 # What tells a prefill server that somebody else will decode.
 HAND_OVER = {

@@ -12,7 +12,7 @@ import requests
 
 from tests.cluster.waiting import wait_for
 from tests.engine.build import Engine
-from tests.ports import free_port
+from tests.loopback import free_port
 
 KEEPER = Path(__file__).with_name("keeper.py")
 MODEL_NAME = "tiny"

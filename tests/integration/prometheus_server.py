@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 
 from planner.adapters.clock import Deadline, pause
-from tests.ports import free_port
+from tests.loopback import free_port
 
 START_S = 60.0  # a loaded machine needs some seconds to start a Prometheus
 NO_SCRAPES = "global: {scrape_interval: 15s}\n"

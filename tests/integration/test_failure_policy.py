@@ -40,7 +40,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
-from tests.ports import free_port
+from tests.loopback import free_port
 
 NOW_S = 1500.0  # the wall clock's now, from the beginning of the past
 SCRAPES = 140

@@ -16,7 +16,7 @@ from profiles import Profile, read_profile
 from tests.cluster.certificates import make_certificates
 from tests.cluster.waiting import wait_for
 from tests.integration.scripted_engine import DIES_AFTER, ScriptedEngine, serving
-from tests.ports import free_port
+from tests.loopback import free_port
 
 SCRIPT = Path(__file__).with_name("scripted_engine.py")
 SMALL = [

@@ -16,7 +16,7 @@ from planner.adapters.prometheus import PrometheusAccess, PrometheusMetrics
 from planner.errors import InputError, MetricsError
 from planner.model import Pool, Role, Service, ServiceKey, Sla, Target
 from tests.integration.prometheus_server import Answer, Server, page, prometheus
-from tests.ports import free_port
+from tests.loopback import free_port
 
 NOW_S = 1_790_000_000.0
 SERVICE = Service(

@@ -37,7 +37,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
-from tests.ports import free_port
+from tests.loopback import free_port
 
 NOW_S = 2400.0  # the wall clock's now, from the beginning of the past
 ORDERS = {900.0: ("prefill", 4), 1350.0: ("decode", 3), 1800.0: ("prefill", 2)}

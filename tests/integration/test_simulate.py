@@ -22,7 +22,7 @@ from tests.integration.recorded_past import (
     loaded_example,
     wall_clock_s,
 )
-from tests.ports import free_port
+from tests.loopback import free_port
 
 MINUTES = 20
 PROFILE = ROOT / "profiles" / "data" / "llama-3.1-8b-fp8-h200.json"

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tests import ports
+from tests import loopback
 
 ROOT = Path(__file__).parents[2]
-# None of `ports.PORTS`: tests that run beside these are given those.
+# None of `loopback.PORTS`: tests that run beside these are given those.
 FEW = range(19990, 19994)
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     claims: list[int] = []
-    monkeypatch.setattr(ports, "PORTS", FEW)
-    monkeypatch.setattr(ports, "_claims", claims)
+    monkeypatch.setattr(loopback, "PORTS", FEW)
+    monkeypatch.setattr(loopback, "_claims", claims)
     yield
     for claim in claims:
         os.close(claim)
@@ -27,9 +27,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_what_another_process_was_given_is_not_given_again():
     takes_two = (
-        "from tests import ports\n"
-        f"ports.PORTS = {FEW!r}\n"
-        "print(*ports.free_ports(['a', 'b']).values(), flush=True)\n"
+        "from tests import loopback\n"
+        f"loopback.PORTS = {FEW!r}\n"
+        "print(*loopback.free_ports(['a', 'b']).values(), flush=True)\n"
         "input()\n"
     )
     with subprocess.Popen(
@@ -41,13 +41,13 @@ def test_what_another_process_was_given_is_not_given_again():
     ) as other:
         assert other.stdout is not None
         theirs = set(map(int, other.stdout.readline().split()))
-        ours = set(ports.free_ports(["a", "b"]).values())
+        ours = set(loopback.free_ports(["a", "b"]).values())
         assert (len(theirs), theirs | ours) == (2, set(FEW))
         with pytest.raises(OSError, match="no 1 free ports in 19990 to 19993"):
-            ports.free_port()
+            loopback.free_port()
         other.communicate("\n")
-    assert ports.free_port() in theirs
+    assert loopback.free_port() in theirs
 
 
 def test_nobody_is_given_the_same_twice():
-    assert {ports.free_port() for _ in FEW} == set(FEW)
+    assert {loopback.free_port() for _ in FEW} == set(FEW)
