@@ -17,7 +17,7 @@ from tests.cluster.parts import PORT_NAMES, Part, Site, parts
 from tests.cluster.processes import Process
 from tests.cluster.rest import HYPER_NODES, NAMESPACES, NODES, Rest, apps, core, jobs
 from tests.cluster.topologies import Topology
-from tests.cluster.waiting import wait_for
+from tests.cluster.waiting import happens, wait_for
 from tests.cluster.workloads import has_condition, task, volcano_job
 from tests.loopback import free_ports
 
@@ -74,23 +74,17 @@ class ControlPlane:
         self._wait_until_jobs_get_pods()
 
     def _wait_until_jobs_get_pods(self) -> None:
-        """Create Jobs until one gets its pod, on no node.
+        """Create Jobs until one gets its pod; it needs no node.
 
         Where the job controller's watch of PodGroups begins late, a Job waits for ever: `recover`.
         """
-        namespace, names = self.add_namespace(), map("first-{}".format, itertools.count())
-
-        def has_pod() -> bool:
-            return bool(self.rest.items(core(namespace, "pods")))
+        namespace, count = self.add_namespace(), itertools.count()
+        pods = core(namespace, "pods")
+        free = task("free", 1, template={"spec": {"containers": [{"name": "c", "image": "c"}]}})
 
         def gets_pod() -> bool:
-            free = {"spec": {"containers": [{"name": "free", "image": "free"}]}}
-            self.rest.create(
-                jobs(namespace), volcano_job(next(names), task("free", 1, template=free))
-            )
-            with contextlib.suppress(AssertionError):
-                return wait_for("its pod", has_pod, FIRST_POD_S)
-            return False
+            self.rest.create(jobs(namespace), volcano_job(f"first-{next(count)}", free))
+            return happens(lambda: self.rest.items(pods), FIRST_POD_S)
 
         wait_for("a Job gets its pod", gets_pod, START_S)
         self.remove_namespace(namespace)

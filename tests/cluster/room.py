@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from planner.adapters.clock import Deadline
 from planner.model import Role
 from planner.record import TickRecord
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import FIRST_POD_S, ControlPlane
 from tests.cluster.pilot import Pilot, job_of
 from tests.cluster.rest import NODES, Manifest, core, jobs
-from tests.cluster.waiting import patience, wait_for
+from tests.cluster.waiting import happens, patience, wait_for
 from tests.cluster.workloads import is_ready, pod_template, pods_of
 
 MOST_TRIES = 4
-FIRST_POD_S = 3.0  # after a Job is created Volcano makes its pods within about half a second
 
 
 class Room:
@@ -53,18 +52,11 @@ class Room:
         name = f"{prefix}-{role}"
         for _ in range(MOST_TRIES):
             self.rest.create(jobs(self.namespace), job_of(role, count, prefix=prefix))
-            if self._gets_pods(name):
+            if happens(lambda: self.pods(name), FIRST_POD_S):
                 self.settled(prefix, **{role: count})
                 return
             self.delete_job(name)
         raise AssertionError(f"{name} got no pods, {MOST_TRIES} times created")
-
-    def _gets_pods(self, job: str) -> bool:
-        try:
-            wait_for(f"{job} has pods", lambda: self.pods(job), FIRST_POD_S)
-        except AssertionError:
-            return False
-        return True
 
     def strangers(self, *nodes: str) -> list[str]:
         """Take a GPU of each node named, at once and without a scheduler; return the pods."""

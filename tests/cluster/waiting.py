@@ -41,6 +41,15 @@ def wait_for(what: str, look: Callable[[], T], timeout_s: float = 20.0) -> T:
         pause(LOOK_EVERY_S)
 
 
+def happens(look: Callable[[], object], within_s: float) -> bool:
+    """Return whether `look` finds something true in time; deadlines as in `wait_for`."""
+    try:
+        wait_for("it", look, within_s)
+    except AssertionError:
+        return False
+    return True
+
+
 def always(what: str, look: Callable[[], object], for_s: float) -> None:
     """Check that something stays true for a time; fail at the first look that finds it is not."""
     deadline = Deadline(for_s)
