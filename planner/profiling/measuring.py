@@ -5,7 +5,7 @@ at once as asked for, the same prompts each time, judged only while all of them 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Final
 
@@ -58,8 +58,8 @@ class Measurement:
         Share of the prompt tokens of these rounds whose KV the engine computed itself.
     strangers
         Requests of the engine meanwhile that were not ours.
-    bursts
-        Rounds left out because tokens reached the client in bursts.
+    held_up
+        Rounds left out because tokens reached the client late or in bursts.
     """
 
     role: Role
@@ -69,7 +69,7 @@ class Measurement:
     server_s: float | None = None
     computed_ratio: float | None = None
     strangers: int = 0
-    bursts: int = 0
+    held_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +92,9 @@ class Meter:
         """Return the time to first token of a prompt alone on the engine."""
         isl = round(place.context_tokens)
         self._sent(self._fresh(1, isl, 1), isl, 1)
-        before = self._engine.counters()
-        samples = tuple(
-            self._sent(self._fresh(1, isl, 1), isl, 1)[0].ttft_s for _ in range(self._samples)
+        return _prefilled(
+            place, [self._round(self._fresh(1, isl, 1), isl, 1) for _ in range(self._samples)]
         )
-        counted = self._counted(before, len(samples))
-        _check_prefilled(counted)
-        server_s = None if counted is None else counted.ttft_s
-        return _measurement(Role.PREFILL, place, samples, server_s, [counted], len(samples))
 
     def decode(self, place: Place) -> Measurement | Cap:
         """Return the inter-token latency of so many sequences together, or how many ran."""
@@ -141,6 +136,14 @@ class Meter:
         return None if now is None else now.since(before)
 
 
+def _prefilled(place: Place, rounds: Sequence[Round]) -> Measurement:
+    """Return the point of some rounds: by the client, by the engine where it can't tell."""
+    _check_prefilled(rounds)
+    server = [s for each in rounds if (s := each.server_ttft_s) is not None]
+    client = [s for each in rounds if (s := each.ttft_s) is not None]
+    return _measurement(Role.PREFILL, place, rounds, client, server)
+
+
 def _decoded(place: Place, rounds: Sequence[Round]) -> Measurement:
     """Return the point of some rounds: by the client, by the engine where it can't tell.
 
@@ -156,33 +159,30 @@ def _decoded(place: Place, rounds: Sequence[Round]) -> Measurement:
             "the engine sends an answer's tokens all at once; legal: a stream, token by token; "
             "take away the proxy or setting that gathers them"
         )
-    server_s = fmean(server) if server else None
-    counted = [each.counted for each in rounds]
-    requests = len(rounds) * round(place.concurrency)
-    samples = tuple(client or server)
-    found = _measurement(Role.DECODE, place, samples, server_s, counted, requests)
-    return replace(found, bursts=len(rounds) - len(client))
+    return _measurement(Role.DECODE, place, rounds, client, server)
 
 
 def _measurement(
     role: Role,
     place: Place,
-    samples: tuple[float, ...],
-    server_s: float | None,
-    counted: Sequence[Counters | None],
-    requests: int,
+    rounds: Sequence[Round],
+    client: Sequence[float],
+    server: Sequence[float],
 ) -> Measurement:
-    known = [each for each in counted if each is not None]
+    samples = tuple(client or server)
+    known = [each.counted for each in rounds if each.counted is not None]
     ratios = [ratio for each in known if (ratio := each.computed_ratio) is not None]
+    requests = sum(len(each.timings) for each in rounds)
     strangers = round(sum(each.ttft_count for each in known)) - requests if known else 0
     return Measurement(
         role=role,
         place=place,
         value_s=median(samples),
         samples_s=samples,
-        server_s=server_s,
+        server_s=fmean(server) if server else None,
         computed_ratio=fmean(ratios) if ratios else None,
         strangers=max(strangers, 0),
+        held_up=len(rounds) - len(client),
     )
 
 
@@ -204,7 +204,7 @@ def _check_counts(timing: Timing, prompt_tokens: int, output_tokens: int) -> Non
             )
 
 
-def _check_prefilled(counted: Counters | None) -> None:
+def _check_prefilled(rounds: Sequence[Round]) -> None:
     """Refuse a time to first token without the work for it.
 
     Raises
@@ -212,8 +212,12 @@ def _check_prefilled(counted: Counters | None) -> None:
     MeasurementError
         If the engine did not compute the prompts.
     """
-    ratio = None if counted is None else counted.computed_ratio
-    if ratio is not None and ratio < COMPUTED_LEAST:
+    ratios = [
+        ratio
+        for each in rounds
+        if each.counted is not None and (ratio := each.counted.computed_ratio) is not None
+    ]
+    if ratios and (ratio := fmean(ratios)) < COMPUTED_LEAST:
         raise MeasurementError(
             f"the engine computed {ratio:.0%} of the prompts' tokens; legal: {COMPUTED_LEAST:.0%} "
             "or more for prefill; measure one without a KV connector that brings them"

@@ -80,8 +80,8 @@ def remarks(measured: Measured) -> list[str]:
         found.append(f"decode: ITL holds prefill of other requests (up to {most:.0%} of prompts)")
     elif ratios:
         found.append("decode: no prefill in ITL")
-    if bursts := sum(point.bursts for point in measured.points):
-        found.append(f"{bursts} rounds left out whose tokens reached the client in bursts")
+    if held_up := sum(point.held_up for point in measured.points):
+        found.append(f"{held_up} rounds left out whose tokens reached the client late or in bursts")
     if strangers := sum(point.strangers for point in measured.points):
         found.append(f"{strangers} requests of others ran meanwhile")
     return found

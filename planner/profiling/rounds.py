@@ -6,6 +6,7 @@ see, but also whatever holds its own process up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 from planner.profiling.timings import (
@@ -26,7 +27,7 @@ QUEUED_LEAST: Final = 0.5
 """Waiting that amounts to this part of a request's decode: the scheduler did not admit all."""
 
 AGREEMENT: Final = 2.0
-"""Client and engine further apart than by this factor: tokens reached the client in bursts."""
+"""Client and engine further apart than by this factor: something held the client up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,28 @@ class Round:
         found_s = sample_itl_s(self.timings)
         if found_s is None or found_s <= 0.0:
             return None
-        server_s = self.server_itl_s
-        agrees = server_s is None or 1.0 / AGREEMENT <= found_s / server_s <= AGREEMENT
-        return found_s if agrees else None
+        return found_s if _agree(found_s, self.server_itl_s) else None
 
     @property
     def server_itl_s(self) -> float | None:
         """The engine's own mean over all tokens of the round [s]."""
         return None if self.counted is None else self.counted.itl_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Mean time to first token as the client saw it [s]; None if it was held up.
+
+        Where the engine answered others meanwhile its mean does not tell.
+        """
+        found_s = fmean(each.ttft_s for each in self.timings)
+        with_others = self.counted is not None and self.counted.ttft_count > len(self.timings)
+        return found_s if with_others or _agree(found_s, self.server_ttft_s) else None
+
+    @property
+    def server_ttft_s(self) -> float | None:
+        """The engine's own mean [s]."""
+        return None if self.counted is None else self.counted.ttft_s
+
+
+def _agree(client_s: float, server_s: float | None) -> bool:
+    return server_s is None or 1.0 / AGREEMENT <= client_s / server_s <= AGREEMENT

@@ -8,14 +8,12 @@ from itertools import count
 import pytest
 
 from planner.decision.contention import MOST_REVERTS
-from planner.record import TickRecord
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.gate import gate
 from tests.cluster.history import History, breaches, recorded
 from tests.cluster.pilot import (
     BOUNDS,
     BUSY,
-    NEEDED,
     QUIET,
     Pilot,
     acting_service,
@@ -94,18 +92,14 @@ def test_a_storm_of_labels_and_statuses_stops_no_order(
             pilot.load.rps = rps
             told = pilot.until("it orders", lambda told: told.decision.patch is not None)
             assert told.applied, told.error
-            pilot.until("it has what it ordered", lambda told, rps=rps: has(told, rps))
+            # A pod that becomes Ready as it is removed was not drained: see all of them serve.
+            pilot.until("it has what it ordered", serves(rps))
     assert written[0] > 10
     assert history.all_counts() == {
         "pd-prefill": [1, 3, 1, 3, 1, 3, 1],
         "pd-decode": [1, 2, 1, 2, 1, 2, 1],
     }
     assert breaches(history, BOUNDS, DRAIN_S) == []
-
-
-def has(told: TickRecord, rps: float) -> bool:
-    pools = told.decision.pools
-    return all(pools[name].current == needed for name, needed in NEEDED[rps].items())
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Machine:
 
     admits: int = 1000
     bursts: int = 0  # so many rounds of decode reach the client at their end
+    late: int = 0  # so many rounds reach the client half a second late
     apart_s: float = 0.0  # between the arrivals of requests that are sent at once
     tells: bool = True
     computes: float = 1.0
@@ -56,9 +57,12 @@ class Machine:
             times = tuple(first_s + k * itl_s for k in events)
             if osl > 1 and self.bursts > 0:
                 times = tuple(times[-1] + 1e-6 * k for k in events)
+            if self.late > 0:
+                times = tuple(at_s + 0.5 for at_s in times)
             found.append(Timing(isl, osl - self.loses, self.now_s, times))
             self.count(first_s - self.now_s, (osl - 1) * itl_s, osl - 1, queued_s, isl)
         self.bursts -= 1
+        self.late -= 1
         self.now_s = max(t.events_s[-1] for t in found) + 1.0
         return found
 
@@ -126,7 +130,21 @@ def test_rounds_that_reach_the_client_in_bursts_are_left_out(bursts, samples):
     assert isinstance(found, Measurement)
     assert found.value_s == pytest.approx(0.009)
     assert len(found.samples_s) == samples
-    assert found.bursts == (1 if bursts == 6 else 3)
+    assert found.held_up == (1 if bursts == 6 else 3)
+
+
+@pytest.mark.parametrize(("late", "left_out"), [(0, 0), (3, 2), (99, 3)], ids=["0", "some", "all"])
+def test_first_tokens_that_reach_the_client_late_are_left_out(late, left_out):
+    # One round warms. Where all are late the engine's own time counts.
+    found = Meter(Machine(late=late), 3, 32).prefill(Place(1.0, 1000.0))
+    assert found.value_s == pytest.approx(0.1)
+    assert len(found.samples_s) == (3 if left_out == 3 else 3 - left_out)
+    assert found.held_up == left_out
+
+
+def test_without_metrics_a_late_first_token_counts():
+    found = Meter(Machine(late=99, tells=False), 3, 32).prefill(Place(1.0, 1000.0))
+    assert (found.value_s, found.held_up) == (pytest.approx(0.6), 0)
 
 
 def test_without_metrics_the_client_alone_tells():
@@ -140,11 +158,14 @@ def test_requests_of_others_are_counted():
     together = machine.together
 
     def shared(bodies):
-        machine.count(0.1, 0.1, 10, 0.0, 100)
+        machine.count(1.0, 0.1, 10, 0.0, 100)
         return together(bodies)
 
     machine.together = shared
-    assert Meter(machine, 3, 32).prefill(Place(1.0, 1000.0)).strangers == 3
+    found = Meter(machine, 3, 32).prefill(Place(1.0, 1000.0))
+    # The engine's mean is of all: it tells nothing of ours.
+    assert (found.strangers, found.held_up) == (3, 0)
+    assert found.value_s == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +292,7 @@ def test_what_does_not_run_together_is_found_once_and_not_asked_again():
     [
         pytest.param(Machine(), "ITL holds prefill of other requests", id="plain"),
         pytest.param(Machine(tells=False), "unknown how much prefill", id="silent"),
-        pytest.param(Machine(bursts=10**6), "reached the client in bursts", id="bursts"),
+        pytest.param(Machine(bursts=10**6), "reached the client late or in bursts", id="bursts"),
     ],
 )
 def test_the_provenance_says_what_the_way_of_measuring_costs(machine, phrase):
