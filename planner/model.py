@@ -629,9 +629,11 @@ class TokenLoad:
     seen_tps
         The last observed value.
     mean_tps, up_tps
-        Predicted mean, and upper quantile, over the time when an order made now serves.
+        Predicted mean, and quantile `Load.up_quantile`, over the time when an order made now
+        serves.
     keep_tps
-        Higher quantile from now until then: what must not be released.
+        Higher quantile from now until then, for which replicas are kept; None where the whole
+        distribution is sized for: a higher price on failures keeps them there.
     fallback
         Whether the predictor was replaced by the last value.
     up_points
@@ -642,7 +644,7 @@ class TokenLoad:
     seen_tps: float
     mean_tps: float
     up_tps: float
-    keep_tps: float
+    keep_tps: float | None = None
     fallback: bool = False
     up_points: tuple[tuple[float, float], ...] = ()
 

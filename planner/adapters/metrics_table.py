@@ -126,11 +126,9 @@ def _joint(ttft: Attainment, itl: Attainment) -> Attainment:
 
 def _forecast(told: Exported) -> Iterator[Sample]:
     load = told.decision.load if told.decision else None
-    up, keep = f"{told.service.up_quantile:g}", f"{told.service.keep_quantile:g}"
-    for role, tokens in load.tokens.items() if load else ():
-        # Equal quantiles are one series: what must be kept is never below what is ordered for.
-        values = {up: tokens.up_tps, keep: tokens.keep_tps}
-        yield from (((role, quantile), tps) for quantile, tps in values.items())
+    if load is not None and load.up_quantile is not None:
+        for role, tokens in load.tokens.items():
+            yield (role, f"{load.up_quantile:g}"), tokens.up_tps
 
 
 def _factors(told: Exported) -> Iterator[Sample]:
@@ -208,8 +206,8 @@ METRICS: Final = (
             "upper bound; absent when no request finished.",
             _attainment),
     Exposed("pd_planner_forecast_tokens_per_second", "summary", ("role", "quantile"),
-            "Tokens per second that the load is forecast not to exceed, by probability: the lower "
-            "quantile when an order made now serves, the higher one until then.",
+            "Tokens per second that the load is forecast not to exceed when an order made now "
+            "serves, by probability.",
             _forecast),
     Exposed("pd_planner_correction_factor", "gauge", ("role",),
             "Measured time over profiled time at a full batch, the worst pool of the role; 1 is a "

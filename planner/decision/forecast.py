@@ -25,6 +25,8 @@ DISPERSION_INTERVALS = 60
 # failures are.
 SLICES = (0.2, 0.2, 0.2, 0.2, 0.1, 0.05, 0.03, 0.02)
 LEVELS = np.cumsum(SLICES) - 0.5 * np.array(SLICES)
+# The quantile that is told beside the mean where the whole distribution is sized for.
+TOLD_QUANTILE = 0.9
 # Entries beyond which a smoothed histogram forgets nothing by keeping fewer of them.
 MAX_ENTRIES = 1e6
 
@@ -98,7 +100,7 @@ def forecast(
     Parameters
     ----------
     service
-        Whose load it is, and at which quantiles of the predictive distribution.
+        Whose load it is, and whether a quantile of it is sized for or all that may come.
     memory
         What was learnt, this interval included.
     lead_s
@@ -121,7 +123,7 @@ def forecast(
         scales_s=SCALES_S,
         dispersion=tuple(dispersion_curve(memory.bins).tolist()),
         backlog_tokens=memory.backlog_tokens,
-        up_quantile=service.up_quantile,
+        up_quantile=_up_quantile(service),
         handover_s=memory.handover_s,
     )
 
@@ -134,21 +136,19 @@ def _token_load(
     lead = max(lead_s[pool.name] for pool in service.pools_of(role))
     first = int(lead // service.interval_s) + 1
     last = max(math.ceil((lead + service.interval_s) / service.interval_s - 1e-9), first)
-    up = machine.forecast(state, first, last, service.up_quantile)
-    keep = machine.forecast(state, 1, last, service.keep_quantile)
-    up_points: tuple[tuple[float, float], ...] = ()
+    up = machine.forecast(state, first, last, _up_quantile(service))
+    load = TokenLoad(memory.seen_tps[role], up.mean, up.upper, fallback=up.fallback)
     if service.sizing is Sizing.DISTRIBUTION:
         levels = machine.points(state, first, last, LEVELS).tolist()
         seen = tuple(zip(levels, SLICES, strict=True))
-        up_points = with_unseen(seen, up.mean, up.coverage_samples, service.caution)
-    return TokenLoad(
-        seen_tps=memory.seen_tps[role],
-        mean_tps=up.mean,
-        up_tps=up.upper,
-        keep_tps=max(keep.upper, up.upper),
-        fallback=up.fallback,
-        up_points=up_points,
-    )
+        points = with_unseen(seen, up.mean, up.coverage_samples, service.caution)
+        return replace(load, up_points=points)
+    keep = machine.forecast(state, 1, last, service.keep_quantile)
+    return replace(load, keep_tps=max(keep.upper, up.upper))
+
+
+def _up_quantile(service: Service) -> float:
+    return service.up_quantile if service.sizing is Sizing.QUANTILE else TOLD_QUANTILE
 
 
 def _demand_tps(memory: ForecastMemory, observation: Observation) -> Mapping[Role, float]:

@@ -60,7 +60,7 @@ def mean_point(tokens: TokenLoad) -> Points:
 
 def kept_point(tokens: TokenLoad) -> Points:
     """Return the load for which replicas are kept, where one quantile is sized for."""
-    return ((tokens.keep_tps, 1.0),)
+    return ((tokens.up_tps if tokens.keep_tps is None else tokens.keep_tps, 1.0),)
 
 
 def failing_weight(service: Service, failure_budget: float) -> float:

@@ -116,15 +116,15 @@ def _correction(name: str, factor: Factor, frozen: bool) -> str:  # noqa: FBT001
 
 def _coming(load: Load) -> list[str]:
     """Return the forecast by role, and the shape of requests."""
-    lines = [_row("tokens/s", ("seen", "mean", "up to", "until then"))]
+    lines = [_row("tokens/s", ("seen", "mean", "up to"))]
     for role, tokens in load.tokens.items():
-        cells = (tokens.seen_tps, tokens.mean_tps, tokens.up_tps, tokens.keep_tps)
+        cells = (tokens.seen_tps, tokens.mean_tps, tokens.up_tps)
         lines.append(_row(role, [f"{tps:,.0f}" for tps in cells]))
     lengths = load.lengths
     if load.up_quantile is not None:
         lines.append(
-            f"up to: exceeded in {share(1.0 - load.up_quantile)} of cases when an order made now "
-            "serves; until then: a higher quantile up to that time"
+            "mean and up to: when an order made now serves; up to: exceeded in "
+            f"{share(1.0 - load.up_quantile)} of cases"
         )
     lines.append(
         f"prompts of {thousands(lengths.isl_mean_tokens)} tokens, outputs of "

@@ -59,7 +59,7 @@ def load_picture(role: Role, load: LoadSeries, at_s: Sequence[float], extent: Ex
     figure.update_yaxes(rangemode="tozero", tickformat="~s")
     caption = (
         "A forecast is drawn at the time it was made for: when replicas ordered with it would "
-        "serve. Seen load should stay under the upper band."
+        "serve. Seen load should seldom be above the upper band."
     )
     return Picture(f"load-{role}", f"{role.capitalize()} load", caption, figure)
 

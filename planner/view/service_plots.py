@@ -45,7 +45,7 @@ def _load(
         style=f"role-{role}",
         unit="tps",
         lines=(
-            Line("ordered for", "dot grey", serves_s, load.up_tps, floor=load.mean_tps),
+            Line("upper band", "dot grey", serves_s, load.up_tps, floor=load.mean_tps),
             Line("forecast mean", "dash grey", serves_s, load.mean_tps),
             Line("seen", "solid", at_s, load.seen_tps),
         ),

@@ -100,7 +100,16 @@ def test_the_whole_distribution_is_told_unless_a_quantile_is_sized_for():
     assert sum(chances) == pytest.approx(1.0)
     assert expected_tps(tokens) == pytest.approx(11.5 * OSL, rel=0.05)
     one = ahead(noisy, who=service(sizing=Sizing.QUANTILE)).tokens[Role.DECODE]
-    assert one == replace(tokens, up_points=())
+    assert (one.up_points, tokens.keep_tps) == ((), None)
+    assert (one.seen_tps, one.mean_tps) == (tokens.seen_tps, tokens.mean_tps)
+
+
+def test_beside_a_distribution_the_load_that_nine_of_ten_stay_below_is_told():
+    noisy = [interval(10.0 + 4.0 * (k % 3)) for k in range(40)]
+    all_ = ahead(noisy)
+    one = ahead(noisy, who=service(sizing=Sizing.QUANTILE, up_quantile=0.9))
+    assert all_.up_quantile == one.up_quantile == 0.9
+    assert all_.tokens[Role.DECODE].up_tps == one.tokens[Role.DECODE].up_tps
 
 
 def test_windows_follow_the_lead():
@@ -111,7 +120,7 @@ def test_windows_follow_the_lead():
         ups = [told(load.tokens[Role.PREFILL]) for load in loads]
         assert ups == sorted(ups)
         assert ups[0] < ups[-1]
-    one_quantile = service(up_quantile=0.75, keep_quantile=0.75)
+    one_quantile = service(sizing=Sizing.QUANTILE, up_quantile=0.75, keep_quantile=0.75)
     leads = {"prefill": 240.0, "decode": 240.0}
     falling = ahead([interval(60.0 - 2.0 * k) for k in range(25)], leads, one_quantile)
     tokens = falling.tokens[Role.PREFILL]
@@ -134,7 +143,8 @@ def test_the_slowest_pool_of_a_role_rules_its_lead():
 def test_a_higher_quantile_is_more():
     noisy = [interval(10.0 + 4.0 * (k % 3)) for k in range(40)]
     loads = [
-        ahead(noisy, who=service(up_quantile=q)).tokens[Role.DECODE] for q in (0.5, 0.75, 0.95)
+        ahead(noisy, who=service(sizing=Sizing.QUANTILE, up_quantile=q)).tokens[Role.DECODE]
+        for q in (0.5, 0.75, 0.95)
     ]
     ups = [load.up_tps for load in loads]
     assert ups == sorted(ups)

@@ -92,19 +92,9 @@ def test_attainment_is_absent_when_nothing_finished(decision):
     assert {sla for key in told for sla in key} == {"itl", "lower", "upper"}
 
 
-def test_the_forecast_is_told_at_the_quantiles_of_the_service(decision):
+def test_the_forecast_is_told_at_its_quantile(decision):
     told = values(exported(decision), "forecast_tokens_per_second")
-    prefill = decision.load.tokens[Role.PREFILL]
-    assert told["0.65", "prefill"] == prefill.up_tps
-    assert told["0.9", "prefill"] == prefill.keep_tps
-    assert len(told) == 4
-
-
-def test_equal_quantiles_are_one_series(decision):
-    asked = service(up_quantile=0.9, keep_quantile=0.9)
-    told = values(exported(decision, asked=asked), "forecast_tokens_per_second")
-    assert told["0.9", "decode"] == decision.load.tokens[Role.DECODE].keep_tps
-    assert len(told) == 2
+    assert told == {("0.9", role): decision.load.tokens[role].up_tps for role in Role}
 
 
 def test_the_correction_of_a_role_is_that_of_its_worst_pool(decision):
@@ -219,10 +209,11 @@ def test_a_service_that_is_gone_takes_its_series_with_it(decision):
 def test_a_changed_service_keeps_its_counts(decision):
     held = Drive(service()).tick(cluster=ClusterError("away"))
     export = exported(decision, held)
-    export.follow([service(up_quantile=0.7)])
+    spare = replace(service().pool("decode"), name="spare")
+    export.follow([service(pools=(*service().pools, spare))])
     assert values(export, "holds_total")["ClusterUnavailable",] == 1
     export.record(TickRecord(service().key, decision))
-    assert ("0.7", "prefill") in values(export, "forecast_tokens_per_second")
+    assert ("spare",) in values(export, "shortage_gpus")
 
 
 def test_leadership_is_told_of_every_service():

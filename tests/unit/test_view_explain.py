@@ -34,7 +34,7 @@ def test_a_decision_is_told_from_what_was_seen_to_what_was_written():
         "80% of prompt tokens were not in a cache",
         "prefill takes ×1.05 the profiled time",
         "decode takes ×0.90 the profiled time, ×1.10 at a full batch (kept: its pods came or went)",
-        "prefill 1,000 1,100 1,300 1,400",
+        "prefill 1,000 1,100 1,300",
         "exceeded in 25% of cases",
         "prompts of 1k tokens, outputs of 200 on average",
         "prefill 10 9 9",
