@@ -138,10 +138,11 @@ class Meter:
 
 def _prefilled(place: Place, rounds: Sequence[Round]) -> Measurement:
     """Return the point of some rounds: by the client, by the engine where it can't tell."""
-    _check_prefilled(rounds)
     server = [s for each in rounds if (s := each.server_ttft_s) is not None]
     client = [s for each in rounds if (s := each.ttft_s) is not None]
-    return _measurement(Role.PREFILL, place, rounds, client, server)
+    found = _measurement(Role.PREFILL, place, rounds, client, server)
+    _check_prefilled(found.computed_ratio)
+    return found
 
 
 def _decoded(place: Place, rounds: Sequence[Round]) -> Measurement:
@@ -204,7 +205,7 @@ def _check_counts(timing: Timing, prompt_tokens: int, output_tokens: int) -> Non
             )
 
 
-def _check_prefilled(rounds: Sequence[Round]) -> None:
+def _check_prefilled(ratio: float | None) -> None:
     """Refuse a time to first token without the work for it.
 
     Raises
@@ -212,12 +213,7 @@ def _check_prefilled(rounds: Sequence[Round]) -> None:
     MeasurementError
         If the engine did not compute the prompts.
     """
-    ratios = [
-        ratio
-        for each in rounds
-        if each.counted is not None and (ratio := each.counted.computed_ratio) is not None
-    ]
-    if ratios and (ratio := fmean(ratios)) < COMPUTED_LEAST:
+    if ratio is not None and ratio < COMPUTED_LEAST:
         raise MeasurementError(
             f"the engine computed {ratio:.0%} of the prompts' tokens; legal: {COMPUTED_LEAST:.0%} "
             "or more for prefill; measure one without a KV connector that brings them"

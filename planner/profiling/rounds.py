@@ -96,4 +96,6 @@ class Round:
 
 
 def _agree(client_s: float, server_s: float | None) -> bool:
-    return server_s is None or 1.0 / AGREEMENT <= client_s / server_s <= AGREEMENT
+    if not server_s:
+        return True
+    return 1.0 / AGREEMENT <= client_s / server_s <= AGREEMENT

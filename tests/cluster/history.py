@@ -162,12 +162,18 @@ class History:
 @contextlib.contextmanager
 def recorded(plane: ControlPlane, namespace: str, clock: Clock) -> Iterator[History]:
     # Follows the namespace from before the block until its end.
-    history, stop = History(clock), threading.Event()
-    token = plane.site.trust.admin_token
-    places = {
-        jobs(namespace): history.take_job,
-        core(namespace, "pods"): history.take_pod,
-    }
+    history = History(clock)
+    places = {jobs(namespace): history.take_job, core(namespace, "pods"): history.take_pod}
+    with followed(plane, places):
+        yield history
+
+
+@contextlib.contextmanager
+def followed(
+    plane: ControlPlane, places: Mapping[str, Callable[[Manifest], None]]
+) -> Iterator[None]:
+    """Tell of every change at some paths, each by a thread of its own, until the block ends."""
+    stop, token = threading.Event(), plane.site.trust.admin_token
     threads = [
         threading.Thread(target=_follow, args=(plane.client(token), path, take, stop))
         for path, take in places.items()
@@ -175,7 +181,7 @@ def recorded(plane: ControlPlane, namespace: str, clock: Clock) -> Iterator[Hist
     for thread in threads:
         thread.start()
     try:
-        yield history
+        yield
     finally:
         stop.set()
         for thread in threads:

@@ -29,16 +29,18 @@ from tests.cluster.controller import (
     scrapes,
     shipped_kubeconfig,
 )
+from tests.cluster.history import followed
 from tests.cluster.rest import Manifest, core, jobs
 from tests.cluster.topologies import H100_NODES, RTX4090_NODES, seven_switches
 from tests.cluster.waiting import patience, wait_for
-from tests.cluster.workloads import GONE_AFTER, READY_AFTER, is_ready, node_of, pods_of
+from tests.cluster.workloads import GONE_AFTER, JOB_NAME, READY_AFTER, is_ready, node_of, pods_of
 from tests.integration.prometheus_server import prometheus
 
 SCENARIO = Path(__file__).parents[2] / "manifests" / "overlays" / "scenario"
 SERVICES = SCENARIO / "planner" / "services.yaml"
 NAMESPACE = "inference"
 JOBS = {"prefill": "pd-prefill-service", "decode": "pd-decode-service"}
+POOLS = {job: pool for pool, job in JOBS.items()}
 GPU_NODES = {"prefill": H100_NODES, "decode": RTX4090_NODES}
 DRAIN_MARK = "pd-planner.io/drain-until"
 
@@ -65,8 +67,16 @@ class Story:
     events: list[Manifest] = field(default_factory=list)
     ends: dict[signal.Signals, tuple[int, float]] = field(default_factory=dict)
 
+    def take_pod(self, event: Manifest) -> None:
+        """Take in a change of a pod; of every pod that ever was, its last state stays."""
+        pod = event["object"]
+        name = pod["metadata"].get("labels", {}).get(JOB_NAME)
+        if name in POOLS:
+            self.pool_of[pod["metadata"]["uid"]] = POOLS[name]
+            self.pods[pod["metadata"]["uid"]] = pod
+
     def look(self, plane: ControlPlane, at_s: float) -> None:
-        """Take in Jobs and pods; of every pod that ever was, its last state stays."""
+        """Take in the Jobs."""
         for pool, name in JOBS.items():
             job = plane.rest.get(jobs(NAMESPACE, name))
             replicas = job["spec"]["tasks"][0]["replicas"]
@@ -74,9 +84,6 @@ class Story:
             if not told or told[-1][1] != replicas:
                 told.append((at_s, replicas))
             self.jobs.setdefault(pool, []).append(job)
-            for pod in pods_of(plane.rest, NAMESPACE, name).values():
-                self.pods[pod["metadata"]["uid"]] = pod
-                self.pool_of[pod["metadata"]["uid"]] = pool
 
     def at(self, pool: str, at_s: float) -> int:
         """Return the replicas that a pool had at a time."""
@@ -87,7 +94,7 @@ class Story:
         return min(self.at(pool, from_s), *within)
 
     def pods_in(self, pool: str) -> list[Manifest]:
-        return [pod for uid, pod in self.pods.items() if self.pool_of[uid] == pool]
+        return [pod for uid, pod in list(self.pods.items()) if self.pool_of[uid] == pool]
 
 
 def when_s(text: str) -> float:
@@ -170,6 +177,8 @@ def story(
         controller = Controller(folder / "planner", [file], account, server.url)
         opened.enter_context(running_controller(controller))
         seen = Story()
+        # A pod is gone a second after it is told to: to look now and then would miss its mark.
+        opened.enter_context(followed(plane, {core(NAMESPACE, "pods"): seen.take_pod}))
         watch(plane, controller, traffic, seen)
         seen.ends[signal.SIGTERM] = controller.stop(signal.SIGTERM)
         seen.look(plane, END_S)

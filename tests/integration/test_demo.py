@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from planner.adapters.clock import stopwatch_s
+from tests.cluster.waiting import patience
 from tests.integration.prometheus_server import wait_for
 from tests.integration.recorded_past import EXAMPLE, ROOT
 
@@ -36,11 +36,9 @@ def demo(folder: Path, *arguments: str, **over: Any) -> "subprocess.Popen[str]":
 
 
 def test_the_last_line_is_the_path_of_the_report(tmp_path: Path):
-    took_s = stopwatch_s()
     process = demo(tmp_path)
-    out, err = process.communicate(timeout=2 * PATIENCE_S)
+    out, err = process.communicate(timeout=PATIENCE_S * patience())
     assert (process.returncode, err) == (0, "")
-    assert took_s() < PATIENCE_S
     *figures, last = out.splitlines()
     assert last == REPORT
     assert sorted(path.name for path in tmp_path.iterdir()) == [REPORT]
@@ -53,12 +51,12 @@ def test_the_last_line_is_the_path_of_the_report(tmp_path: Path):
 
 def test_the_report_goes_where_it_is_asked_to(tmp_path: Path):
     process = demo(tmp_path, "--scale", "1", "--report", "a b/r.html")
-    _, err = process.communicate(timeout=PATIENCE_S)
+    _, err = process.communicate(timeout=PATIENCE_S * patience())
     assert process.returncode == 2
     assert err == "--report: a b/r.html: No such file or directory: give another path\n"
     (tmp_path / "a b").mkdir()
     process = demo(tmp_path, "--scale", "1", "--report", "a b/r.html")
-    out, _ = process.communicate(timeout=PATIENCE_S)
+    out, _ = process.communicate(timeout=PATIENCE_S * patience())
     assert out.splitlines()[-1] == "a b/r.html"
     assert (tmp_path / "a b" / "r.html").stat().st_size > 1000
 
@@ -70,7 +68,7 @@ def test_ctrl_c_ends_with_130_and_leaves_the_old_report(tmp_path: Path):
     try:
         wait_for("the replay to begin", (tmp_path / PART).exists)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=PATIENCE_S * patience())
     finally:
         process.kill()
     # A Ctrl-C inside an import's `exec` makes Python end itself by the signal; a shell shows 130
