@@ -18,6 +18,7 @@ import requests
 from planner.adapters.clock import pause
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.rest import Manifest, Refused, Rest, core, jobs
+from tests.cluster.waiting import wait_for
 from tests.cluster.workloads import JOB_NAME, is_ready
 
 DRAIN_MARK = "pd-planner.io/drain-until"
@@ -124,6 +125,10 @@ class History:
     def all_counts(self) -> dict[str, list[int]]:
         """Return the replicas of every Job in the order of their changes."""
         return {name: self.counts(name) for name in {seen.name for seen in self.jobs}}
+
+    def wait_for_counts(self, expected: Mapping[str, list[int]]) -> None:
+        """Wait until these were all the replicas; the watch may come after who asks the server."""
+        wait_for(f"the history is {expected}", lambda: self.all_counts() == expected)
 
     @property
     def changes(self) -> int:

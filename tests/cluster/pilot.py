@@ -16,6 +16,7 @@ from planner.adapters.kubernetes.api import KubernetesAccess
 from planner.adapters.kubernetes.cluster import KubernetesCluster
 from planner.adapters.kubernetes.events import KubernetesEvents
 from planner.errors import ClusterError, MetricsError
+from planner.inventory import Inventory
 from planner.model import (
     Behavior,
     Fleet,
@@ -200,6 +201,7 @@ class Pilot:
         self._time = Time()
         self._events = KubernetesEvents(cluster.api, services, cluster.uid_of)
         timely = Timely(cluster, self._time)
+        self._inventory = timely.inventory
         self._supervisor = Supervisor(services, load, timely, [self._events])
         self._supervisor.restore(self.now_s())
 
@@ -229,6 +231,12 @@ class Pilot:
             if holds(told):
                 return told
             assert deadline.left_s() > 0, f"{what}: last was {told.decision}, {told.error}"
+
+    def inventory(self) -> Inventory:
+        """Return the nodes and the network as the planner sees them now."""
+        found = self._inventory(self.now_s())
+        assert isinstance(found, Inventory), found
+        return found
 
     def close(self) -> None:
         self._events.close()

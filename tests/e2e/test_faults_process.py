@@ -255,7 +255,8 @@ def test_killed_within_an_order_and_within_a_drain_it_goes_on_where_it_was(world
             wait_for("pods are marked", world.history.marks, 60.0)
         # The load is back before anybody looks again: the marks are taken off.
         worlds.rps = BUSY
-        pause(INTERVAL_S)
+        # The first look is over the last whole interval: no part of it may be of the low load.
+        pause(2.0 * INTERVAL_S)
         with running_controller(world.planner):
             wait_for("the marks are off", lambda: not world.history.marks(), 60.0)
             assert not world.history.decreases()

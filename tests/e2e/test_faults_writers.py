@@ -90,8 +90,7 @@ def test_a_storm_of_labels_and_statuses_stops_no_order(
     with storm(own_control_plane, write) as written:
         for rps in (BUSY, QUIET) * 3:
             pilot.load.rps = rps
-            told = pilot.until("it orders", lambda told: told.decision.patch is not None)
-            assert told.applied, told.error
+            pilot.until("an order is written", lambda told: bool(told.applied))
             # A pod that becomes Ready as it is removed was not drained: see all of them serve.
             pilot.until("it has what it ordered", serves(rps))
     assert written[0] > 10

@@ -181,10 +181,17 @@ def test_an_order_whose_gpus_somebody_else_took_is_taken_back(room: Room):
 
     with forestalled(room, acting_service(room.namespace), take) as pilot:
         pilot.load.rps = RUSH
-        pilot.until("it orders", lambda tick: tick.decision.patch is not None)
-        wait_for("they wait", lambda: room.waiting("pd-prefill", "pd-decode"))
-        ordered = {role: len(room.pods(f"pd-{role}")) for role in Role}
-        assert sum(ordered.values()) > 2
+        told = pilot.until("it orders", lambda tick: tick.decision.patch is not None)
+        ordered = told.decision.patch.replicas
+        assert set(ordered) == set(Role)
+
+        def all_wait() -> bool:
+            jobs = {role: f"pd-{role}" for role in ordered}
+            made = {role: len(room.pods(job)) for role, job in jobs.items()}
+            waiting = {role: len(room.waiting(job)) for role, job in jobs.items()}
+            return made == ordered and all(n == made[role] - 1 for role, n in waiting.items())
+
+        wait_for("all that were ordered wait", all_wait)
         pilot.skip(STUCK_S)
         told = pilot.tick()
         assert "taken back" in messages(told, "ScaleUpStuck")

@@ -3,6 +3,7 @@
 LeaderWorkerSet and RoleBasedGroup have minimal CRDs of our own and nobody who acts on them.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -37,7 +38,7 @@ from tests.cluster.certificates import write_kubeconfig
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.rest import Manifest, Refused, Rest, apps, core, jobs
 from tests.cluster.topologies import GPU, eight_nodes
-from tests.cluster.waiting import wait_for
+from tests.cluster.waiting import patience, wait_for
 from tests.cluster.workloads import (
     GONE_AFTER,
     READY_AFTER,
@@ -433,7 +434,7 @@ def test_start_up_is_measured_from_creation_to_ready(
 def test_a_pod_that_leaves_keeps_its_name_and_is_not_ready(
     control_plane: ControlPlane, namespace: str, stage: Staged
 ) -> None:
-    slow = pod_template(annotations={GONE_AFTER: "3s"})
+    slow = pod_template(annotations={GONE_AFTER: "8s"})
     at = stage(create_one_job(control_plane, namespace, template=slow))
     at.wait_ready(prefill=2)
     at.scale(prefill=1)
@@ -572,6 +573,18 @@ def allow(plane: ControlPlane, namespace: str, rules: Sequence[tuple[str, str, l
     )
 
 
+def wait_until_it_may_list_pods(plane: ControlPlane, token: str, namespace: str) -> None:
+    """Wait until the API server knows of a binding; the planner asks again after a minute only."""
+
+    def may() -> bool:
+        with contextlib.suppress(Refused), plane.client(token) as rest:
+            rest.items(core(namespace, "pods"))
+            return True
+        return False
+
+    wait_for("the account may list pods", may)
+
+
 def test_an_account_of_one_namespace_sees_that_and_says_what_it_may_not(
     control_plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
@@ -583,6 +596,7 @@ def test_an_account_of_one_namespace_sees_that_and_says_what_it_may_not(
         namespace,
         [("batch.volcano.sh", "jobs", ["get", "list"]), ("", "pods", ["list", "watch"])],
     )
+    wait_until_it_may_list_pods(control_plane, token, namespace)
     config = tmp_path / "kubeconfig"
     write_kubeconfig(config, control_plane.url, control_plane.ca, token, namespace)
     cluster = KubernetesCluster(KubernetesAccess(config), [service])
@@ -640,6 +654,7 @@ def test_an_api_server_that_hangs_costs_a_bounded_time(
         assert isinstance(found, ClusterError)
         assert "gave no answer within 1 s" in str(found)
         cluster.close()
-        assert CLOCK.now_s() - began_s < 10.0
+        # Each of five watches that still waits for its headers is given two seconds to end.
+        assert CLOCK.now_s() - began_s < 15.0 * patience()
     finally:
         own_control_plane.go_on("kube-apiserver")

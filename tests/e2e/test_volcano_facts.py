@@ -153,7 +153,7 @@ def test_to_zero_the_job_stays_running_and_comes_back(at: Scene):
 
 
 def test_a_terminating_name_is_made_anew_only_when_it_is_gone(at: Scene):
-    slow = pod_template(annotations={GONE_AFTER: "3s"})
+    slow = pod_template(annotations={GONE_AFTER: "8s"})
     name = at.created_and_ready(volcano_job("pd", task("p", 2, template=slow)))
     old = at.uids(name)["pd-p-1"]
     at.patch(name, scale((0, 1)))

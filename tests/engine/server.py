@@ -80,6 +80,8 @@ class EngineServer:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+            # Its own patience with its core, 600 s; a start beside others was seen to take 300 s.
+            "VLLM_ENGINE_READY_TIMEOUT_S": "1800",
             "VLLM_CPU_OMP_THREADS_BIND": str(cores[self.core % len(cores)]),
             **self.environment,
         }

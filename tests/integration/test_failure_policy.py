@@ -282,10 +282,11 @@ class TestPrometheusThat:
         def impatient(*given: Any, **named: Any) -> PrometheusAccess:
             return PrometheusAccess(*given, **named | {"timeout_s": 0.5})
 
-        monkeypatch.setattr(prometheus_adapter, "PrometheusAccess", impatient)
         with prometheus(prometheus_binary, own_place) as real:
             os.kill(real.pid, signal.SIGSTOP)
-            assert "gave no answer within 0.5 s" in held(real.url, capsys)
+            with monkeypatch.context() as short:
+                short.setattr(prometheus_adapter, "PrometheusAccess", impatient)
+                assert "gave no answer within 0.5 s" in held(real.url, capsys)
             os.kill(real.pid, signal.SIGCONT)
             assert "has no series" in held(real.url, capsys)
 

@@ -18,8 +18,11 @@ from planner.adapters.probe import PodProbe
 from planner.errors import ClusterError, MetricsError
 from planner.model import Endpoint, Pod, PodSample, Role, Sample, Service, ServiceKey, Signal
 from tests.builders import START_S, pod_sample, service
+from tests.cluster.waiting import patience
 
 TIMEOUT_S = 0.5
+# Where nobody hangs: servers and client share one process with whatever else the machine does.
+PATIENT_S = 20.0
 # What a loaded machine may take longer.
 SLACK_S = 1.5
 VLLM = Path(__file__).parents[1] / "data" / "vllm_metrics.txt"
@@ -123,12 +126,15 @@ def pods(addresses: Mapping[str, Sequence[str | None]] = MINE) -> dict[str, tupl
 
 
 def read(
-    target: Service, of: Mapping[str, tuple[Pod, ...]] | ClusterError, stop: bool = False
+    target: Service,
+    of: Mapping[str, tuple[Pod, ...]] | ClusterError,
+    stop: bool = False,
+    timeout_s: float = PATIENT_S,
 ) -> Sample | MetricsError:
     event = threading.Event()
     if stop:
         event.set()
-    probe = PodProbe(lambda services: {s.key: of for s in services}, event, TIMEOUT_S)
+    probe = PodProbe(lambda services: {s.key: of for s in services}, event, timeout_s)
     return probe.read([target], START_S)[target.key]
 
 
@@ -219,12 +225,12 @@ def test_a_pod_that_makes_no_sense_is_left_out_and_a_pool_of_them_is_an_error(
 def test_a_slow_pod_costs_no_more_than_the_time_and_is_left_out(drip: bytes, go: threading.Event):
     with serving(everybody(prefill_2=Hanging(go, drip))) as port:
         elapsed_s = stopwatch_s()
-        sample = read(asked(port), pods())
+        sample = read(asked(port), pods(), timeout_s=TIMEOUT_S)
         took_s = elapsed_s()
         go.set()
     assert isinstance(sample, Sample)
     assert [p.pod for p in sample.pools["prefill"]] == ["prefill-0", "prefill-1"]
-    assert TIMEOUT_S <= took_s < TIMEOUT_S + SLACK_S
+    assert TIMEOUT_S <= took_s < TIMEOUT_S + SLACK_S * patience()
 
 
 def test_more_slow_pods_than_are_asked_at_once_cost_the_time_once(
@@ -234,11 +240,12 @@ def test_more_slow_pods_than_are_asked_at_once_cost_the_time_once(
     ips = [f"127.0.3.{i}" for i in range(1, 9)]
     with serving(dict.fromkeys(ips, Hanging(go)) | {"127.0.2.1": says("")}) as port:
         elapsed_s = stopwatch_s()
-        error = read(asked(port), pods({"prefill": ips, "decode": ["127.0.2.1"]}))
+        asked_of = pods({"prefill": ips, "decode": ["127.0.2.1"]})
+        error = read(asked(port), asked_of, timeout_s=TIMEOUT_S)
         took_s = elapsed_s()
         go.set()
     assert "0 of 8 pods answered" in str(error)
-    assert took_s < TIMEOUT_S + SLACK_S
+    assert took_s < TIMEOUT_S + SLACK_S * patience()
 
 
 def test_a_dead_pod_is_refused_and_told_by_its_address():
@@ -259,7 +266,7 @@ def test_a_stop_ends_a_read_at_once(go: threading.Event):
         probe.read([asked(port)], START_S)
         took_s = elapsed_s()
         go.set()
-    assert took_s < 0.2 + SLACK_S
+    assert took_s < 0.2 + SLACK_S * patience()
 
 
 @pytest.mark.parametrize(
