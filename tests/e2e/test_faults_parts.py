@@ -29,7 +29,7 @@ from tests.cluster.pilot import (
 )
 from tests.cluster.rest import HYPER_NODES, NODES, core, jobs
 from tests.cluster.topologies import SWITCH, eight_nodes, over_hyper_nodes
-from tests.cluster.waiting import wait_for
+from tests.cluster.waiting import patience, wait_for
 from tests.cluster.workloads import has_condition, is_ready, node_of, pods_of
 
 DRAIN_S = 2.0
@@ -114,7 +114,9 @@ def test_without_a_scheduler_an_order_is_taken_back_and_given_again_later(
     assert is_at_rest(pilot.tick())
     pilot.skip(STUCK_AFTER_S + 5.0)
     told = pilot.tick()
-    assert re.search(r"2 pods have found no node for \d+ s", message(told, "ScaleUpStuck"))
+    said = re.search(r"2 pods have found no node for (\d+) s", message(told, "ScaleUpStuck"))
+    assert said is not None
+    assert STUCK_AFTER_S <= int(said[1]) < STUCK_AFTER_S + 10.0 * patience()
     assert "2 taken back" in message(told, "ScaleUpStuck")
     assert told.applied
     told = pilot.until("it rests", is_at_rest)
