@@ -14,7 +14,8 @@ from typing import Any, NoReturn, Protocol
 import pytest
 from hypothesis import settings
 
-IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+from tests.ci import IN_CI
+
 DATA = Path(__file__).parent / "data"
 TEST_DEPS_HINT = "make test-deps"
 LEFT_OUT = pytest.StashKey[dict[str, str]]()

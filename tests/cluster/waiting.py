@@ -7,6 +7,7 @@ from typing import TypeVar
 import requests
 
 from planner.adapters.clock import Deadline, pause, stopwatch_s
+from tests.ci import IN_CI
 from tests.cluster.rest import Refused
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ def patience() -> float:
 
     The load does not show what a CI machine's neighbours do.
     """
-    is_busy = "CI" in os.environ or os.getloadavg()[0] > (os.cpu_count() or 1)
+    is_busy = IN_CI or os.getloadavg()[0] > (os.cpu_count() or 1)
     return LOADED if is_busy else 1.0
 
 

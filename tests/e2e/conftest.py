@@ -1,16 +1,14 @@
 """The control plane of the tests: one a session, one more for the tests that break parts of it."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.ci import IN_CI
 from tests.cluster import build
 from tests.cluster.control_plane import ControlPlane, running_control_plane
-
-IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 @pytest.fixture(scope="session")

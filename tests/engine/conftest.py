@@ -1,16 +1,14 @@
 """The engine of the tests, made once: a real vLLM, or an honest skip."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.ci import IN_CI
 from tests.engine import build
 from tests.engine.build import Engine
-
-IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
