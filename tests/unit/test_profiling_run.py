@@ -143,6 +143,14 @@ def test_first_tokens_that_reach_the_client_late_are_left_out(late, samples, lef
     assert (len(found.samples_s), found.held_up) == (samples, left_out)
 
 
+def test_an_engine_that_counts_no_time_leaves_it_to_the_client():
+    machine = Machine()
+    count = machine.count
+    machine.count = lambda _, *more: count(0.0, *more)
+    found = Meter(machine, 3, 32).prefill(Place(1.0, 1000.0))
+    assert (found.value_s, found.held_up) == (pytest.approx(0.1), 0)
+
+
 def test_without_metrics_a_late_first_token_counts():
     found = Meter(Machine(late=99, tells=False), 3, 32).prefill(Place(1.0, 1000.0))
     assert (found.value_s, found.held_up) == (pytest.approx(0.6), 0)
